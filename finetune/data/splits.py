@@ -1,0 +1,324 @@
+"""`Splits`: clean, labelled, fingerprinted training, validation and test rows, and an account of how they came about."""
+
+import hashlib
+import json
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune.data.sources import FileOptions, embedded_file, read_file, read_hub
+from finetune.errors import UserError
+from finetune.recipe import EMBEDDED_PREFIX, Data
+
+Indices = NDArray[np.int64]
+Keys = NDArray[np.uint64]
+SPLIT_NAMES = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Three data sets with the columns id, text, label (and text_pair), and the account of them.
+
+    `label` is an index into `labels`. `leaked_test_ids` are the test rows whose text, after normalisation, also stands
+    among the training or validation rows.
+    """
+
+    train: datasets.Dataset
+    validation: datasets.Dataset
+    test: datasets.Dataset
+    labels: list[str]
+    leaked_test_ids: frozenset[str]
+    report: dict[str, Any]
+
+    def __getitem__(self, split: str) -> datasets.Dataset:
+        return {"train": self.train, "validation": self.validation, "test": self.test}[split]
+
+
+def load_splits(data: Data) -> Splits:
+    """Read, clean, label and split the rows that a recipe's `data` section describes.
+
+    Raises:
+        UserError: anything in the data that the user has to mend, with file and row.
+    """
+    sources = _sources(data)
+    raw = {split: _read(data, source) for split, source in sources.items()}
+    labels = _label_names(data, raw["train"], str(sources["train"]))
+    rows: dict[str, datasets.Dataset] = {}
+    dropped: dict[str, dict[str, int]] = {}
+    for split, dataset in raw.items():
+        rows[split], dropped[split] = _clean(dataset, split, data, labels, str(sources[split]))
+    _carve(rows, "test", data.test_fraction, data.split_seed)
+    _carve(rows, "validation", data.validation_fraction, data.split_seed + 1)
+    limits = (data.max_train_rows, data.max_validation_rows, data.max_test_rows)
+    for split, limit in zip(SPLIT_NAMES, limits, strict=True):
+        if limit is not None and limit < len(rows[split]):
+            order = stratified_order(label_array(rows[split]), data.split_seed)
+            rows[split] = rows[split].select(np.sort(order[:limit]))
+    names = list(labels.names)
+    for split in SPLIT_NAMES:
+        if len(rows[split]) == 0:
+            raise UserError(f"the {split} split has no rows; give more data or another fraction")
+    absent = [names[i] for i in sorted(set(range(len(names))) - set(label_array(rows["train"]).tolist()))]
+    if absent:
+        raise UserError(f"no training row has the label {', '.join(map(repr, absent))}; give rows or leave it out")
+    overlap, leaked = _overlap(rows)
+    report = {
+        "source": data.dataset_name or "local files",
+        "revision": data.dataset_revision,
+        "files": {split: {"name": source.name, "sha256": _file_sha256(source)} for split, source in sources.items()
+                  if isinstance(source, Path)},
+        "labels": names,
+        "splits": {split: _describe(rows[split], names, dropped.get(split, {})) for split in SPLIT_NAMES},
+        "set_aside_from_train": [split for split in ("validation", "test") if split not in sources],
+        **overlap,
+    }  # fmt: skip
+    return Splits(rows["train"], rows["validation"], rows["test"], names, leaked, report)
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _HubSplit:
+    name: str
+    split: str
+
+    def __str__(self) -> str:
+        return f"{self.name}, split {self.split}"
+
+
+def _sources(data: Data) -> dict[str, Path | _HubSplit]:
+    name = data.dataset_name
+    if name is None:
+        files = {"train": data.train_file, "validation": data.validation_file, "test": data.test_file}
+        return {split: Path(file) for split, file in files.items() if file is not None}
+    if name.startswith(EMBEDDED_PREFIX):
+        return {split: embedded_file(name.removeprefix(EMBEDDED_PREFIX), split) for split in SPLIT_NAMES}
+    splits = {"train": data.train_split, "validation": data.validation_split, "test": data.test_split}
+    return {split: _HubSplit(name, named) for split, named in splits.items() if named is not None}
+
+
+def _read(data: Data, source: Path | _HubSplit) -> datasets.Dataset:
+    columns = [c for c in (data.id_column, data.text_column, data.text_pair_column, data.label_column) if c is not None]
+    if isinstance(source, Path):
+        return read_file(source, FileOptions(data.file_format, data.encoding, data.quoting), columns)
+    rows = read_hub(source.name, data.dataset_config_name, data.dataset_revision, source.split)
+    for column in columns:
+        if column not in rows.column_names:
+            raise UserError(f"{source}: no column {column!r} among {', '.join(rows.column_names)}")
+    return rows
+
+
+# --- labels -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Labels:
+    """Label values of the data -> indices into names."""
+
+    names: tuple[str, ...]
+    index: dict[str, int]
+
+
+def _label_value(value: object) -> str | None:
+    """A label as text, so that 1, 1.0, "1" and " 1" are one label; None where there is none."""
+    if value is None or (isinstance(value, float) and np.isnan(value)):
+        return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).lower() if isinstance(value, bool) else str(value).strip() or None
+
+
+def _label_names(data: Data, train: datasets.Dataset, source: str) -> _Labels:
+    feature = train.features[data.label_column]
+    if isinstance(feature, datasets.Sequence | datasets.List | dict):
+        raise UserError(f"{source}: the column {data.label_column!r} holds lists; one label per row is needed")
+    class_names = feature.names if isinstance(feature, datasets.ClassLabel) else []
+    if data.labels is not None:
+        names = tuple(dict.fromkeys(data.labels.values()))
+        index = {value: names.index(name) for value, name in data.labels.items()}
+        # A Hub set's own class names may stand for its numbers.
+        index |= {str(i): index[name] for i, name in enumerate(class_names) if name in index and str(i) not in index}
+        return _Labels(names, index)
+    if class_names:
+        return _Labels(tuple(class_names), {str(i): i for i in range(len(class_names))})
+    values = {value for raw in train.unique(data.label_column) if (value := _label_value(raw)) is not None}
+    if len(values) < 2:
+        raise UserError(f"{source}: two labels or more are needed in {data.label_column!r}, found {sorted(values)}")
+    if len(values) > 1000:
+        raise UserError(
+            f"{source}: {len(values)} different labels in {data.label_column!r}; is that the label column? "
+            "Set data.label_column"
+        )
+    numeric = all(value.lstrip("-").isdecimal() for value in values)
+    names = tuple(sorted(values, key=int) if numeric else sorted(values))
+    return _Labels(names, {name: i for i, name in enumerate(names)})
+
+
+# --- cleaning ---------------------------------------------------------------------------------------------------------
+
+
+def _clean(
+    dataset: datasets.Dataset, split: str, data: Data, labels: _Labels, source: str
+) -> tuple[datasets.Dataset, dict[str, int]]:
+    """Rename the columns, map the labels, drop empty texts; count what was dropped."""
+    first_row = 2 if source.endswith((".csv", ".tsv", ".txt")) else 1
+
+    def convert(batch: dict[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
+        output: dict[str, list[Any]] = {"id": [], "text": [], "label": []}
+        if data.text_pair_column:
+            output["text_pair"] = []
+        for position, number in enumerate(numbers):
+            texts = [batch[c][position] for c in (data.text_column, data.text_pair_column) if c]
+            if any(text is None or not str(text).strip() for text in texts):
+                continue
+            where = f"{source}, row {number + first_row}"
+            if not all(isinstance(text, str) for text in texts):
+                raise UserError(f"{where}: the text is {texts[0]!r}, not text; set data.text_column")
+            value = _label_value(batch[data.label_column][position])
+            if value is None:
+                raise UserError(f"{where}: no label; fill it in or remove the row")
+            if value not in labels.index:
+                known = ", ".join(labels.index)
+                raise UserError(f"{where}: the label {value!r} is not among {known}; mend the row or data.labels")
+            row_id = batch[data.id_column][position] if data.id_column else f"{split}-{number}"
+            output["id"].append(str(row_id))
+            output["text"].append(texts[0])
+            output["label"].append(labels.index[value])
+            if data.text_pair_column:
+                output["text_pair"].append(texts[1])
+        return output
+
+    kinds = {"id": datasets.Value("string"), "text": datasets.Value("string"), "label": datasets.Value("int64")}
+    if data.text_pair_column:
+        kinds["text_pair"] = datasets.Value("string")
+    cleaned = dataset.map(
+        convert,
+        batched=True,
+        with_indices=True,
+        remove_columns=dataset.column_names,
+        features=datasets.Features(kinds),
+        # The cache does not see changes in the code that `convert` calls; cleaning is fast, stale rows are not worth it.
+        load_from_cache_file=False,
+    )
+    if data.id_column:
+        twice = [row_id for row_id, count in Counter(column(cleaned, "id")).items() if count > 1]
+        if twice:
+            raise UserError(f"{source}: the id {twice[0]!r} in {data.id_column!r} stands twice; ids must be unique")
+    return cleaned, {"empty": len(dataset) - len(cleaned)}
+
+
+# --- splitting --------------------------------------------------------------------------------------------------------
+
+
+def normalized_key(text: str) -> str:
+    """The text without what people vary: NFKC, lower case, letters and digits only."""
+    return "".join(c for c in unicodedata.normalize("NFKC", text).lower() if c.isalnum())
+
+
+def text_keys(rows: datasets.Dataset, *, normalize: bool = True) -> Keys:
+    """One 64-bit hash per row of its text (and pair), (n,); equal texts have equal hashes.
+
+    A text without a letter or digit stands for itself, so that "!!!" and "..." differ.
+    """
+    return np.fromiter((_key(row, normalize=normalize) for row in _iterate(rows)), dtype=np.uint64, count=len(rows))
+
+
+def _key(row: dict[str, Any], *, normalize: bool) -> int:
+    parts = [row["text"], row.get("text_pair") or ""]
+    if normalize:
+        parts = [normalized_key(part) or part for part in parts]
+    return int.from_bytes(hashlib.blake2b("\0".join(parts).encode("utf-8", "surrogatepass"), digest_size=8).digest())
+
+
+def stratified_order(labels: NDArray[np.int64], seed: int) -> Indices:
+    """A shuffled order, (n,), of which every prefix has the labels in proportion; prefixes nest by construction."""
+    generator = np.random.default_rng(seed)
+    position = np.empty(len(labels))
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        position[rows] = (generator.permutation(len(rows)) + generator.random()) / len(rows)
+    return np.argsort(position, kind="stable")
+
+
+def _carve(rows: dict[str, datasets.Dataset], split: str, fraction: float, seed: int) -> None:
+    """Set rows of train aside as `split`, stratified; repeats of a text stay together, so that none leaks across."""
+    if split in rows:
+        return
+    train = rows["train"]
+    keys, first, inverse = np.unique(text_keys(train), return_index=True, return_inverse=True)
+    sizes = np.bincount(inverse, minlength=len(keys))
+    order = stratified_order(label_array(train)[first], seed)
+    before = np.concatenate([[0], np.cumsum(sizes[order])[:-1]])
+    chosen = order[before < round(fraction * len(train))]
+    aside = np.isin(inverse, chosen)
+    rows[split] = train.select(np.flatnonzero(aside))
+    rows["train"] = train.select(np.flatnonzero(~aside))
+
+
+# --- the account ------------------------------------------------------------------------------------------------------
+
+
+def _overlap(rows: dict[str, datasets.Dataset]) -> tuple[dict[str, Any], frozenset[str]]:
+    """Repeats within train, and test rows that stand in train or validation too: exact and normalised."""
+    exact = {split: text_keys(rows[split], normalize=False) for split in SPLIT_NAMES}
+    normal = {split: text_keys(rows[split]) for split in SPLIT_NAMES}
+    seen = np.concatenate([normal["train"], normal["validation"]])
+    leaks = np.isin(normal["test"], seen)
+    known = np.concatenate([exact["train"], exact["validation"]])
+    leaks_exact = np.isin(exact["test"], known)
+    ids = column(rows["test"], "id")
+    leaked = frozenset(ids[int(i)] for i in np.flatnonzero(leaks))
+    report = {
+        "repeated_train_rows": len(known) - len(np.unique(known)),
+        "leaked_test_rows": {"exact": int(leaks_exact.sum()), "normalized": int(leaks.sum())},
+    }
+    return report, leaked
+
+
+def _describe(rows: datasets.Dataset, names: Sequence[str], dropped: dict[str, int]) -> dict[str, Any]:
+    counts = np.bincount(label_array(rows), minlength=len(names))
+    return {
+        "count": len(rows),
+        "label_counts": {name: int(count) for name, count in zip(names, counts, strict=True)},
+        "dropped": dropped,
+        "rows_fingerprint": rows_fingerprint(rows, names),
+    }
+
+
+def rows_fingerprint(rows: datasets.Dataset, names: Sequence[str]) -> str:
+    """sha256 over ids, texts and label names in order: equal only for the same rows."""
+    digest = hashlib.sha256()
+    for row in _iterate(rows):
+        fields = [row["id"], row["text"], row.get("text_pair"), names[row["label"]]]
+        digest.update(json.dumps(fields, ensure_ascii=True).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def column(rows: datasets.Dataset, name: str) -> list[Any]:
+    """A whole column as a list, read by Arrow: `rows[name]` would go through Python row by row."""
+    return rows.select_columns([name]).with_format("arrow")[:][name].to_pylist()
+
+
+def label_array(rows: datasets.Dataset) -> NDArray[np.int64]:
+    """The label ids, (n,)."""
+    return rows.select_columns(["label"]).with_format("arrow")[:]["label"].to_numpy()
+
+
+def _iterate(rows: datasets.Dataset) -> Iterator[dict[str, Any]]:
+    for batch in rows.iter(batch_size=10_000):
+        columns = list(batch)
+        for values in zip(*batch.values(), strict=True):
+            yield dict(zip(columns, values, strict=True))
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,7 @@
+"""Evaluation: a model and a split become predictions, predictions become scores with intervals."""
+
+from finetune.evaluation.inference import predict_probabilities
+from finetune.evaluation.predictions import Predictions
+from finetune.evaluation.scores import compute_metrics, score
+
+__all__ = ["Predictions", "compute_metrics", "predict_probabilities", "score"]

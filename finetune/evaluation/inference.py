@@ -1,0 +1,53 @@
+"""A model over the rows of a split: batches of like length, each row exactly once, over all processes."""
+
+from collections.abc import Callable
+
+import datasets
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object, send_to_device
+from numpy.typing import NDArray
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from finetune import tasks
+
+
+def predict_probabilities(
+    model: nn.Module,
+    encoded: datasets.Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    accelerator: Accelerator,
+    batch_size: int,
+    advance: Callable[[int], None] = lambda rows: None,
+) -> NDArray[np.float64]:
+    """The probabilities (n, labels) in the order of the rows, on every process.
+
+    The rows are sorted by length, so that there is little padding; each process takes every world-size-th batch. No
+    sampler repeats rows to even out the processes, so that no row counts twice. `advance` hears of rows done.
+    """
+    order = np.argsort(tasks.lengths(encoded), kind="stable")
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    mine = batches[accelerator.process_index :: accelerator.num_processes]
+    columns = encoded.select_columns([name for name in encoded.column_names if name not in ("id", "length", "label")])
+    results: list[NDArray[np.float64]] = []
+    was_training = model.training
+    model.eval()
+    with torch.inference_mode(), accelerator.autocast():
+        for indices in mine:
+            batch = send_to_device(tasks.collate(columns[indices.tolist()], tokenizer), accelerator.device)
+            results.append(tasks.probabilities(model, batch))
+            advance(len(indices) * accelerator.num_processes)
+    model.train(was_training)
+    parts = gather_object([(mine, results)]) if accelerator.num_processes > 1 else [(mine, results)]
+    probabilities = np.empty((len(order), model_label_count(model)))
+    for part_batches, part_results in parts:
+        for indices, values in zip(part_batches, part_results, strict=True):
+            probabilities[indices] = values
+    return probabilities
+
+
+def model_label_count(model: nn.Module) -> int:
+    """How many labels the model, wrapped for several processes or not, gives a logit for."""
+    return int(getattr(model, "module", model).config.num_labels)

@@ -1,0 +1,14 @@
+"""Metrics as local `evaluate` modules: `evaluate.load` of a file's path and the class itself both work, with no network.
+
+Each file is complete in itself but for the formulas, which `finetune.evaluation.classification` keeps for the point
+values and the bootstrap alike.
+"""
+
+from finetune.evaluation.metrics.accuracy import Accuracy
+from finetune.evaluation.metrics.confusion_matrix import ConfusionMatrix
+from finetune.evaluation.metrics.f1 import F1
+from finetune.evaluation.metrics.matthews_correlation import MatthewsCorrelation
+from finetune.evaluation.metrics.precision_recall import PrecisionRecall
+from finetune.evaluation.metrics.roc_auc import RocAuc
+
+__all__ = ["F1", "Accuracy", "ConfusionMatrix", "MatthewsCorrelation", "PrecisionRecall", "RocAuc"]

@@ -1,0 +1,605 @@
+"""The recipe: a typed, complete description of one run, read from YAML and dotted overrides, written back resolved.
+
+Nothing here imports torch, so that `--help` answers at once. Scalars in YAML are read by the type of the field they
+are for, not by YAML's guess: `2e-5` is a float, `012` in a text field stays "012", `no` in a label stays "no".
+"""
+
+import difflib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, cast, get_args
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+
+from finetune.errors import UserError
+
+EMBEDDED_PREFIX = "embedded:"
+TYPED = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
+
+
+def _parse_integer(value: object) -> object:
+    """Accept 1e3 for 1000; refuse booleans, which pydantic would take for 0 and 1."""
+    if isinstance(value, bool):
+        raise ValueError("a whole number is needed, not true or false")
+    if isinstance(value, str) and "e" in value.lower():
+        try:
+            number = float(value)
+        except ValueError:
+            return value
+        if number.is_integer():
+            return int(number)
+    return value
+
+
+Integer = Annotated[int, BeforeValidator(_parse_integer)]
+PositiveInteger = Annotated[Integer, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Data(BaseModel):
+    """Where the rows come from, which columns matter, and how they are split."""
+
+    model_config = TYPED
+
+    dataset_name: str | None = None
+    """A data set of the Hugging Face Hub (`owner/name`) or an embedded one (`embedded:reviews-ko`)."""
+    dataset_config_name: str | None = None
+    """The configuration (subset) of a Hub data set."""
+    dataset_revision: str | None = None
+    """The revision (branch, tag or commit) of a Hub data set."""
+    train_split: str = "train"
+    """The name of the training split of a Hub data set."""
+    validation_split: str | None = None
+    """The name of the validation split of a Hub data set; without one, rows of the training split are set aside."""
+    test_split: str | None = "test"
+    """The name of the test split of a Hub data set; without one, rows of the training split are set aside."""
+    train_file: str | None = None
+    """A local file with training rows; a relative path counts from the recipe's directory."""
+    validation_file: str | None = None
+    """A local file with validation rows; without one, training rows are set aside."""
+    test_file: str | None = None
+    """A local file with test rows; without one, training rows are set aside."""
+    file_format: Literal["auto", "csv", "tsv", "jsonl", "parquet"] = "auto"
+    """The format of local files; `auto` goes by the file name."""
+    encoding: str = "utf-8"
+    """The encoding of CSV, TSV and JSONL files, such as `utf-8` or `cp949`."""
+    quoting: Literal["auto", "minimal", "none"] = "auto"
+    """Whether quote marks in CSV and TSV enclose fields; `auto` is `minimal` for CSV and `none` for TSV."""
+    text_column: str = "text"
+    """The column with the text."""
+    text_pair_column: str | None = None
+    """The column with a second text, for sentence pairs."""
+    label_column: str = "label"
+    """The column with the label."""
+    id_column: str | None = None
+    """The column with a unique row id; without one, ids are made of the split's name and the row number."""
+    labels: dict[str, str] | None = None
+    """Label values of the data and the names they get, in the order of the label ids; without it, the values found."""
+    validation_fraction: Fraction = 0.1
+    """The share of training rows set aside for validation where the data has none, stratified by label."""
+    test_fraction: Fraction = 0.2
+    """The share of training rows set aside for the test where the data has none, stratified by label."""
+    split_seed: Integer = 42
+    """The seed of the rows set aside; apart from `seed`, so that runs with several seeds share their test rows."""
+    max_train_rows: PositiveInteger | None = None
+    """Train on this many rows only, a stratified sample drawn with `split_seed` after the splits are made."""
+    max_validation_rows: PositiveInteger | None = None
+    """Validate on this many rows only."""
+    max_test_rows: PositiveInteger | None = None
+    """Test on this many rows only."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.dataset_name is None) == (self.train_file is None):
+            raise ValueError("set exactly one of dataset_name and train_file")
+        if self.dataset_name is not None and (self.validation_file or self.test_file):
+            raise ValueError("validation_file and test_file go with train_file, not with dataset_name")
+        if self.labels is not None and len(set(self.labels.values())) < 2:
+            raise ValueError("labels needs at least two names")
+        return self
+
+
+class Text(BaseModel):
+    """How text becomes token ids."""
+
+    model_config = TYPED
+
+    tokenizer_name_or_path: str | None = None
+    """A tokenizer to load; without one, the pretrained model's own, or a vocabulary trained on the training rows."""
+    unit: Literal["word", "character", "subword"] = "subword"
+    """The unit of a vocabulary trained here: words, single characters, or subwords (byte-pair encoding)."""
+    vocabulary_size: PositiveInteger = 8000
+    """The largest size of a vocabulary trained here."""
+    min_frequency: PositiveInteger = 2
+    """Units seen less often than this in the training rows are unknown, in a vocabulary trained here."""
+    lowercase: bool = False
+    """Lower-case the text, for a vocabulary trained here."""
+    max_length: PositiveInteger = 128
+    """Texts are cut to this many tokens, special tokens included."""
+
+
+class EncoderSizes(BaseModel):
+    """The sizes of a BERT-type encoder that starts from random weights."""
+
+    model_config = TYPED
+
+    hidden_size: PositiveInteger = 128
+    """The width of the hidden states."""
+    num_hidden_layers: PositiveInteger = 2
+    """The number of transformer layers."""
+    num_attention_heads: PositiveInteger = 4
+    """The number of attention heads; divides `hidden_size`."""
+    intermediate_size: PositiveInteger = 512
+    """The width of the feed-forward layers."""
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is not divisible by num_attention_heads {self.num_attention_heads}"
+            )
+        return self
+
+
+class EncoderModel(BaseModel):
+    """A BERT-family encoder with a classification head."""
+
+    model_config = TYPED
+
+    family: Literal["encoder"] = "encoder"
+    """The kind of model."""
+    model_name_or_path: str | None = None
+    """A model of the Hub or a local directory to start from."""
+    revision: str | None = None
+    """The revision (branch, tag or commit) of a Hub model."""
+    from_scratch: EncoderSizes | None = None
+    """Start from random weights instead, a BERT of these sizes."""
+    dropout: Fraction | None = None
+    """The dropout rate; without one, the checkpoint's own."""
+    attn_implementation: Literal["auto", "eager", "sdpa"] = "auto"
+    """The attention code; `auto` is `eager` for bf16 without a GPU, where the backward pass of `sdpa` is slow."""
+
+    @model_validator(mode="after")
+    def _one_start(self) -> Self:
+        if (self.model_name_or_path is None) == (self.from_scratch is None):
+            raise ValueError("set exactly one of model_name_or_path and from_scratch")
+        return self
+
+
+class RecurrentModel(BaseModel):
+    """A recurrent classifier that starts from random weights."""
+
+    model_config = TYPED
+
+    family: Literal["recurrent"] = "recurrent"
+    """The kind of model."""
+    cell: Literal["rnn", "lstm", "gru"] = "lstm"
+    """The recurrent cell."""
+    embedding_size: PositiveInteger = 128
+    """The width of the token embeddings."""
+    hidden_size: PositiveInteger = 128
+    """The width of the hidden state, per direction."""
+    num_layers: PositiveInteger = 1
+    """The number of stacked layers."""
+    bidirectional: bool = False
+    """Read the text in both directions."""
+    pooling: Literal["last", "mean", "max"] = "last"
+    """What the head sees: the last state of each direction, or the mean or maximum over all states."""
+    dropout: Fraction = 0.3
+    """The dropout rate on embeddings, between layers and before the head."""
+
+
+class MajorityFloor(BaseModel):
+    """The floor of floors: always the most frequent training label."""
+
+    model_config = TYPED
+
+    family: Literal["majority"] = "majority"
+    """The kind of model."""
+
+
+class TfidfFloor(BaseModel):
+    """Character n-gram TF-IDF (sublinear) with logistic regression: the floor that a neural model has to beat."""
+
+    model_config = TYPED
+
+    family: Literal["tfidf"] = "tfidf"
+    """The kind of model."""
+    analyzer: Literal["char_wb", "char", "word"] = "char_wb"
+    """The unit of the n-grams, as scikit-learn names it."""
+    min_ngram: PositiveInteger = 1
+    """The shortest n-gram."""
+    max_ngram: PositiveInteger = 4
+    """The longest n-gram."""
+    min_frequency: PositiveInteger = 2
+    """N-grams found in fewer training rows than this are left out."""
+    regularization: float = Field(default=1.0, gt=0)
+    """The inverse regularisation strength C of the logistic regression; larger fits closer."""
+    max_iterations: PositiveInteger = 1000
+    """The most iterations of the solver."""
+
+
+Model = Annotated[EncoderModel | RecurrentModel | MajorityFloor | TfidfFloor, Field(discriminator="family")]
+
+
+class Training(BaseModel):
+    """The optimisation: how long, how fast, and what is kept."""
+
+    model_config = TYPED
+
+    num_train_epochs: PositiveInteger = 3
+    """Passes over the training rows."""
+    max_steps: PositiveInteger | None = None
+    """Stop after this many optimizer steps, whatever the epochs."""
+    batch_size: PositiveInteger = 32
+    """Rows per optimizer step, over all processes: the global batch size."""
+    micro_batch_size: PositiveInteger | Literal["auto"] = "auto"
+    """Rows that one process computes at a time; accumulation is derived. `auto`: all of the process's share at once."""
+    optimizer: Literal["adamw"] = "adamw"
+    """The optimizer; `adamw` is PyTorch's fused AdamW."""
+    learning_rate: float = Field(default=5e-5, gt=0)
+    """The peak learning rate."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    """Decoupled weight decay, on weight matrices only (not on biases, normalisation or embeddings)."""
+    adam_beta1: Fraction = 0.9
+    """Adam's decay rate of the first moment."""
+    adam_beta2: Fraction = 0.999
+    """Adam's decay rate of the second moment."""
+    adam_epsilon: float = Field(default=1e-8, gt=0)
+    """Adam's epsilon."""
+    lr_scheduler_type: Literal["linear", "cosine", "constant"] = "linear"
+    """The shape of the learning rate after warm-up."""
+    warmup_ratio: Fraction = 0.1
+    """The share of all steps over which the learning rate rises from zero."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """The gradient is scaled down to this norm when it is larger."""
+    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
+    """The arithmetic of the forward pass; `auto` is bf16 where the processor computes in it, else float32."""
+    bucket_batches: PositiveInteger = 50
+    """Batches are filled with rows of like length, sorted within shuffled pools of this many batches."""
+    eval_steps: PositiveInteger | None = None
+    """Validate every so many steps; without it, after each epoch."""
+    metric_for_best_model: Literal["accuracy", "macro_f1", "loss"] = "accuracy"
+    """The validation metric that chooses the weights that are kept."""
+    early_stopping_patience: PositiveInteger | None = None
+    """Stop after this many validations without a better one."""
+    logging_steps: PositiveInteger = 10
+    """Write a record to the training log every so many steps."""
+    dataloader_num_workers: Annotated[Integer, Field(ge=0)] = 0
+    """Worker processes that assemble batches; 0 assembles them in the training process."""
+    threads: PositiveInteger | Literal["auto"] = "auto"
+    """Threads of each process; `auto` is the processor's cores, shared among the processes of this machine."""
+    report_to: Literal["none", "tensorboard", "trackio"] = "none"
+    """Where to send the training curve besides the log."""
+
+
+class Evaluation(BaseModel):
+    """How scores and their intervals are computed."""
+
+    model_config = TYPED
+
+    batch_size: PositiveInteger = 128
+    """Rows per batch when scoring."""
+    bootstrap_samples: Annotated[Integer, Field(ge=100)] = 1000
+    """Resamples of the rows for each confidence interval."""
+    confidence_level: float = Field(default=0.95, gt=0.5, lt=1)
+    """The level of the confidence intervals."""
+
+
+class Recipe(BaseModel):
+    """One run, completely described."""
+
+    model_config = TYPED
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """The run's name: its directory below `output_dir`."""
+    output_dir: str = "runs"
+    """The directory that holds the run directories; a relative path counts from the working directory."""
+    seed: Integer = 42
+    """The seed of initial weights, dropout and the order of batches."""
+    task: Literal["classify"] = "classify"
+    """What the model learns: `classify` gives each text one of two or more labels."""
+    data: Data
+    """Where the rows come from."""
+    text: Text = Text()
+    """How text becomes token ids."""
+    model: Model
+    """The model and its sizes."""
+    training: Training = Training()
+    """The optimisation."""
+    evaluation: Evaluation = Evaluation()
+    """Scores and intervals."""
+
+
+# --- YAML -------------------------------------------------------------------------------------------------------------
+
+
+class _TextLoader(yaml.SafeLoader):
+    """YAML whose plain scalars stay text (null apart), since the field's type decides; duplicate keys are refused."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[object] = set()
+        for key_node, _ in node.value:
+            key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
+            if key is not None and key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
+_TextLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag in ("tag:yaml.org,2002:null", "tag:yaml.org,2002:merge")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def _read_yaml(text: str, origin: str) -> object:
+    try:
+        # The loader is a SafeLoader: no tag of it builds anything but plain values.
+        return yaml.load(text, Loader=_TextLoader)  # noqa: S506
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{origin}, line {mark.line + 1}" if mark is not None else origin
+        problem = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise UserError(f"{where}: not readable as YAML: {problem}") from None
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """The recipes in the package, by name."""
+    directory = Path(str(resources.files("finetune"))) / "recipes"
+    return {path.stem: path for path in sorted(directory.glob("*.yaml"))}
+
+
+def find_recipe(name_or_path: str) -> Path:
+    """The file of a recipe given as a path or as the name of a shipped one."""
+    path = Path(name_or_path)
+    shipped = shipped_recipes()
+    if path.is_file():
+        return path
+    if name_or_path in shipped:
+        return shipped[name_or_path]
+    if path.is_dir():
+        if (path / "recipe.yaml").is_file():
+            return path / "recipe.yaml"
+        raise UserError(f"{name_or_path} is a directory; give a recipe file in it, or a run directory")
+    near = difflib.get_close_matches(name_or_path, shipped, n=1)
+    hint = f"; did you mean {near[0]}?" if near else "; `finetune recipes` lists the shipped ones"
+    raise UserError(f"no recipe file and no shipped recipe named {name_or_path!r}{hint}")
+
+
+# --- paths ------------------------------------------------------------------------------------------------------------
+
+_FILE_FIELDS = (("data", "train_file"), ("data", "validation_file"), ("data", "test_file"))
+_NAME_OR_PATH_FIELDS = (("model", "model_name_or_path"), ("text", "tokenizer_name_or_path"))
+
+
+def _absolute_paths(tree: dict[str, Any], base: Path) -> None:
+    """Make the paths in `tree` absolute, relative ones counting from `base`; names of the Hub stay as they are."""
+    for section, field in (*_FILE_FIELDS, *_NAME_OR_PATH_FIELDS):
+        values = tree.get(section)
+        value = values.get(field) if isinstance(values, dict) else None
+        if not isinstance(value, str) or value.startswith(EMBEDDED_PREFIX) or "://" in value:
+            continue
+        is_path = (section, field) in _FILE_FIELDS or (base / value).is_dir() or value.startswith(("./", "../", "~"))
+        if is_path:
+            values[field] = str((base / Path(value).expanduser()).resolve())
+
+
+def relative_paths(tree: dict[str, Any], base: Path) -> dict[str, Any]:
+    """`tree` (a dumped recipe) with absolute paths written relative to `base`, so that a directory can be moved whole."""
+    relative = {key: dict(value) if isinstance(value, dict) else value for key, value in tree.items()}
+    for section, field in (*_FILE_FIELDS, *_NAME_OR_PATH_FIELDS):
+        value = relative.get(section, {}).get(field)
+        if isinstance(value, str) and Path(value).is_absolute():
+            path = Path(os.path.relpath(value, base)).as_posix()
+            relative[section][field] = path if path.startswith("../") else f"./{path}"
+    return relative
+
+
+# --- loading and dumping ----------------------------------------------------------------------------------------------
+
+
+def load_recipe(name_or_path: str, overrides: Sequence[tuple[str, str]] = ()) -> Recipe:
+    """Read a recipe and apply dotted overrides such as `("training.learning_rate", "2e-5")`.
+
+    Paths in the file count from the file's directory, paths in overrides from the working directory.
+
+    Raises:
+        UserError: no such recipe, unreadable YAML, or unknown and mistyped keys: all of them, each by its dotted path.
+    """
+    path = find_recipe(name_or_path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 at byte {error.start}; save the recipe as UTF-8") from None
+    tree = _read_yaml(text, str(path))
+    if not isinstance(tree, dict):
+        raise UserError(f"{path}: a recipe is a mapping of keys to values; `finetune recipes show` prints one")
+    is_shipped = path in shipped_recipes().values()
+    _absolute_paths(tree, Path.cwd() if is_shipped else path.parent.resolve())
+    typed_in: dict[str, Any] = {}
+    for key, value in overrides:
+        _set_dotted(typed_in, key, _read_yaml(value, f"--{key}"))
+    _absolute_paths(typed_in, Path.cwd())
+    origin = str(path) if not overrides else f"{path} with {' '.join(f'--{key} {value}' for key, value in overrides)}"
+    return parse_recipe(_merge(tree, typed_in), origin)
+
+
+def parse_recipe(tree: Mapping[str, Any], origin: str = "recipe") -> Recipe:
+    """Check a tree of plain values against the recipe's types.
+
+    Raises:
+        UserError: every unknown or mistyped key, one per line.
+    """
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        # A field that may be of several types gives one error for each: the first speaks for all.
+        problems: dict[str, str] = {}
+        for problem in error.errors():
+            dotted = _dotted(problem["loc"])
+            problems.setdefault(dotted, f"{dotted}: {_describe(problem, dotted)}")
+    if len(problems) == 1:
+        raise UserError(f"{origin}: {next(iter(problems.values()))}")
+    raise UserError("\n  ".join([f"{origin}: {len(problems)} problems", *problems.values()]))
+
+
+def dump_recipe(recipe: Recipe, relative_to: Path | None = None) -> str:
+    """The complete recipe as YAML; `load_recipe` of it gives an equal recipe."""
+    tree = recipe.model_dump(mode="json")
+    if relative_to is not None:
+        tree = relative_paths(tree, relative_to)
+    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=120)
+
+
+def with_values(recipe: Recipe, **sections: Mapping[str, Any]) -> Recipe:
+    """A copy of `recipe` with fields of its sections replaced: `with_values(r, training={"threads": 2})`."""
+    tree = recipe.model_dump(mode="json")
+    for section, values in sections.items():
+        tree[section] = {**tree[section], **values}
+    return parse_recipe(tree)
+
+
+def _merge(tree: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(tree)
+    for key, value in overrides.items():
+        below = merged.get(key)
+        merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _set_dotted(tree: dict[str, Any], dotted: str, value: object) -> None:
+    *parents, last = dotted.split(".")
+    for parent in parents:
+        tree = tree.setdefault(parent, {})
+        if not isinstance(tree, dict):
+            raise UserError(f"--{dotted}: {parent} is given as a value and as a section")
+    tree[last] = value
+
+
+def _dotted(location: Sequence[int | str]) -> str:
+    """The dotted path of a pydantic error, without the union tags that pydantic adds to it."""
+    parts = [str(part) for part in location]
+    if len(parts) > 1 and parts[0] == "model" and parts[1] in _FAMILIES:
+        del parts[1]
+    fields = {key for key, *_ in recipe_fields()}
+    for end in range(1, len(parts)):
+        if ".".join(parts[:end]) in fields:
+            parts = parts[:end]
+            break
+    return ".".join(parts) or "recipe"
+
+
+def _describe(problem: Any, dotted: str) -> str:
+    """What is wrong in one pydantic error, with the nearest valid name for an unknown key."""
+    fields = {key: type_name for key, type_name, _, _ in recipe_fields()}
+    match problem["type"]:
+        case "extra_forbidden":
+            sections = {key.rpartition(".")[0] for key in fields} - {""}
+            near = _nearest(dotted, [*fields, *sections])
+            return "unknown key" + (f"; did you mean {near}?" if near else "")
+        case "missing":
+            return "missing"
+        case "union_tag_invalid" | "union_tag_not_found":
+            return f"model.family needs to be one of {', '.join(_FAMILIES)}"
+        case "value_error":
+            return f"{problem['ctx']['error']}"
+        case _ if " | " in fields.get(dotted, ""):
+            return f"needs {fields[dotted]}, not {problem['input']!r}"
+        case _:
+            return f"{problem['msg']}, not {problem['input']!r}"
+
+
+def _nearest(dotted: str, valid: Sequence[str]) -> str | None:
+    """The valid dotted path nearest to `dotted`; one whose last part is near counts before one that is near as a whole."""
+    last = dotted.rpartition(".")[2]
+    by_name: dict[str, str] = {}
+    parent = dotted.rpartition(".")[0]
+    for key in sorted(valid, key=lambda key: key.rpartition(".")[0] == parent):
+        by_name[key.rpartition(".")[2]] = key
+    near = difflib.get_close_matches(last, by_name, n=1, cutoff=0.7)
+    if near:
+        return by_name[near[0]]
+    return next(iter(difflib.get_close_matches(dotted, valid, n=1, cutoff=0.8)), None)
+
+
+# --- the fields' own documentation ------------------------------------------------------------------------------------
+
+_FAMILY_CLASSES: dict[str, type[BaseModel]] = {
+    "encoder": EncoderModel,
+    "recurrent": RecurrentModel,
+    "majority": MajorityFloor,
+    "tfidf": TfidfFloor,
+}
+_FAMILIES = tuple(_FAMILY_CLASSES)
+
+
+def recipe_fields() -> Iterator[tuple[str, str, str, str]]:
+    """Every field as (dotted path, type, default, documentation), the fields of all model families among them."""
+    yield from _fields(Recipe, "")
+
+
+def _fields(section: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str, str]]:
+    for name, field in section.model_fields.items():
+        dotted = f"{prefix}{name}"
+        if dotted == "model":
+            for family in _FAMILY_CLASSES.values():
+                yield from _fields(family, "model.")
+        elif (inner := _section_class(field)) is not None:
+            yield from _fields(inner, f"{dotted}.")
+        else:
+            default = "(required)" if field.is_required() else _show(field.default)
+            yield dotted, _type_name(field), default, field.description or ""
+
+
+def _section_class(field: FieldInfo) -> type[BaseModel] | None:
+    candidates = (field.annotation, *get_args(field.annotation))
+    return next((cast("type[BaseModel]", c) for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+
+
+def _type_name(field: FieldInfo) -> str:
+    def spell(annotation: Any) -> list[str]:
+        if annotation is type(None):
+            return ["null"]
+        if getattr(annotation, "__origin__", None) is Literal:
+            return [str(value) for value in get_args(annotation)]
+        if annotation in (int, float, str, bool):
+            return {int: ["integer"], float: ["number"], str: ["text"], bool: ["true", "false"]}[annotation]
+        if getattr(annotation, "__origin__", None) is dict:
+            return ["mapping"]
+        if hasattr(annotation, "__metadata__"):
+            return spell(get_args(annotation)[0])
+        return [name for part in get_args(annotation) for name in spell(part)]
+
+    return " | ".join(spell(field.annotation))
+
+
+def _show(value: object) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def render_recipe(recipe: Recipe) -> str:
+    """The complete recipe as YAML with each field's documentation above it."""
+    others = (entry for entry in recipe_fields() if not entry[0].startswith("model."))
+    documentation = {key: text for key, _, _, text in (*others, *_fields(type(recipe.model), "model."))}
+    lines: list[str] = []
+    _render(recipe.model_dump(mode="json"), documentation, "", lines)
+    return "\n".join(lines) + "\n"
+
+
+def _render(tree: Mapping[str, Any], documentation: Mapping[str, str], prefix: str, lines: list[str]) -> None:
+    indent = "  " * prefix.count(".")
+    for key, value in tree.items():
+        dotted = f"{prefix}{key}"
+        if isinstance(value, dict) and value and any(name.startswith(f"{dotted}.") for name in documentation):
+            lines.append(f"\n{indent}{key}:")
+            _render(value, documentation, f"{dotted}.", lines)
+            continue
+        if dotted in documentation:
+            lines.append(f"{indent}# {documentation[dotted]}")
+        dumped = yaml.safe_dump({key: value}, sort_keys=False, allow_unicode=True, width=1000).rstrip()
+        lines.extend(f"{indent}{line}" for line in dumped.splitlines())

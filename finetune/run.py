@@ -1,0 +1,137 @@
+"""The run directory: the one place that knows which files a run leaves and what they are called."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finetune.errors import UserError
+from finetune.recipe import Recipe, dump_recipe, load_recipe
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """A directory with everything that one run left: plain files that any tool can read."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def recipe_file(self) -> Path:
+        """The resolved recipe: complete, "auto" replaced by what was chosen."""
+        return self.path / "recipe.yaml"
+
+    @property
+    def environment_file(self) -> Path:
+        """Code version, package versions, device, threads, command, seed, start and end."""
+        return self.path / "environment.json"
+
+    @property
+    def data_file(self) -> Path:
+        """Source, revision, fingerprints, counts, and what was dropped and why."""
+        return self.path / "data.json"
+
+    @property
+    def log_file(self) -> Path:
+        """One JSON record per logged step, and one per validation (those have a `validation` key)."""
+        return self.path / "train_log.jsonl"
+
+    @property
+    def scores_file(self) -> Path:
+        """`splits`: per split the metrics with intervals, the count and how often it was scored; `cost`."""
+        return self.path / "scores.json"
+
+    @property
+    def model_directory(self) -> Path:
+        """Weights, configuration and tokenizer: loads with `from_pretrained`. The floors have none."""
+        return self.path / "model"
+
+    @property
+    def checkpoints_directory(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def tracking_directory(self) -> Path:
+        """TensorBoard's files, where a recipe asks for them."""
+        return self.path / "tracking"
+
+    def predictions_file(self, split: str) -> Path:
+        """Columns id, reference, predicted (label names) and scores (a probability per label, in label order)."""
+        return self.path / "predictions" / f"{split}.parquet"
+
+    def recipe(self) -> Recipe:
+        return load_recipe(str(self.recipe_file))
+
+    def environment(self) -> dict[str, Any]:
+        return self._read(self.environment_file)
+
+    def data(self) -> dict[str, Any]:
+        return self._read(self.data_file)
+
+    def scores(self) -> dict[str, Any]:
+        return self._read(self.scores_file) if self.scores_file.exists() else {"splits": {}, "cost": {}}
+
+    def log(self) -> Iterator[dict[str, Any]]:
+        """The records of the training log; none where nothing was trained step by step."""
+        if self.log_file.exists():
+            with self.log_file.open(encoding="utf-8") as lines:
+                for line in lines:
+                    yield json.loads(line)
+
+    def write_recipe(self, recipe: Recipe) -> None:
+        _write_text(self.recipe_file, dump_recipe(recipe, relative_to=self.path.resolve()))
+
+    def write_json(self, file: Path, content: Mapping[str, Any]) -> None:
+        _write_text(file, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
+
+    def _read(self, file: Path) -> dict[str, Any]:
+        try:
+            return json.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise UserError(f"{self.path}: no {file.name}; the run did not finish, train it again") from None
+        except json.JSONDecodeError as error:
+            raise UserError(f"{file}: damaged at line {error.lineno}; train the run again") from None
+
+
+def create_run(path: Path, *, overwrite: bool = False) -> RunDirectory:
+    """Make an empty run directory.
+
+    Raises:
+        UserError: `path` exists and `overwrite` is not given, or it is not a run directory and so not ours to remove.
+    """
+    if path.exists():
+        if not overwrite:
+            raise UserError(f"{path} exists; choose another --name, or pass --overwrite to replace it")
+        if not path.is_dir() or (any(path.iterdir()) and not (path / "recipe.yaml").exists()):
+            raise UserError(f"{path} is not a run directory, so --overwrite does not remove it; choose another --name")
+        shutil.rmtree(path)
+    (path / "predictions").mkdir(parents=True)
+    return RunDirectory(path)
+
+
+def open_run(path: str | Path) -> RunDirectory:
+    """The run directory at `path`.
+
+    Raises:
+        UserError: there is none.
+    """
+    directory = Path(path)
+    if not directory.is_dir():
+        raise UserError(f"{path}: no such run directory")
+    if not (directory / "recipe.yaml").exists():
+        raise UserError(f"{path}: not a run directory (it has no recipe.yaml)")
+    return RunDirectory(directory)
+
+
+def _write_text(file: Path, text: str) -> None:
+    """Write whole or not at all: a reader never sees half a file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(file)

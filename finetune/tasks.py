@@ -1,0 +1,85 @@
+"""What "classify" means: how rows are encoded and batched, what the loss is, and what a prediction is."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+IGNORED_LABEL = -100
+"""A label that is no target: it adds nothing to the loss and is not counted."""
+
+
+def encode(rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> datasets.Dataset:
+    """Rows with id, text (text_pair) and label -> input_ids (token_type_ids), length and label; memory-mapped.
+
+    Rows without a `label` column (to be predicted) get none.
+    """
+
+    def tokenize(batch: dict[str, list[Any]]) -> dict[str, Any]:
+        encoded = tokenizer(
+            batch["text"],
+            batch.get("text_pair"),
+            truncation=True,
+            max_length=max_length,
+            return_attention_mask=False,
+        )
+        return {**encoded, "length": [len(ids) for ids in encoded["input_ids"]]}
+
+    columns = [name for name in rows.column_names if name not in ("id", "label")]
+    # The cache does not see which tokenizer code ran, and tokenizing costs seconds for a hundred thousand rows.
+    return rows.map(tokenize, batched=True, remove_columns=columns, load_from_cache_file=False)
+
+
+def lengths(encoded: datasets.Dataset) -> NDArray[np.int64]:
+    """Tokens per row, (n,)."""
+    return encoded.select_columns(["length"]).with_format("arrow")[:]["length"].to_numpy()
+
+
+def collate(columns: Mapping[str, Sequence[Any]], tokenizer: PreTrainedTokenizerBase) -> dict[str, Tensor]:
+    """Encoded rows -> keyword arguments of `forward`: input_ids, attention_mask (token_type_ids), labels; (batch, length).
+
+    Padding is on the right, to the longest row of the batch.
+    """
+    sequences = columns["input_ids"]
+    longest = max(len(ids) for ids in sequences)
+    shape = (len(sequences), longest)
+    input_ids = np.full(shape, tokenizer.pad_token_id, dtype=np.int64)
+    attention_mask = np.zeros(shape, dtype=np.int64)
+    for row, ids in enumerate(sequences):
+        input_ids[row, : len(ids)] = ids
+        attention_mask[row, : len(ids)] = 1
+    batch = {"input_ids": torch.from_numpy(input_ids), "attention_mask": torch.from_numpy(attention_mask)}
+    if "token_type_ids" in columns:
+        token_type_ids = np.full(shape, tokenizer.pad_token_type_id, dtype=np.int64)
+        for row, types in enumerate(columns["token_type_ids"]):
+            token_type_ids[row, : len(types)] = types
+        batch["token_type_ids"] = torch.from_numpy(token_type_ids)
+    if "label" in columns:
+        batch["labels"] = torch.tensor(columns["label"], dtype=torch.long)
+    return batch
+
+
+def loss_sum(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+    """The cross-entropy summed over the targets of the batch: a scalar in float32.
+
+    A sum, so that dividing once by the targets of the whole step is exact however the step is cut into batches.
+    """
+    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+    logits = model(**inputs).logits.float()
+    return nn.functional.cross_entropy(logits, batch["labels"], ignore_index=IGNORED_LABEL, reduction="sum")
+
+
+def target_count(batch: Mapping[str, Tensor]) -> int:
+    """How many targets the batch has."""
+    return int((batch["labels"] != IGNORED_LABEL).sum())
+
+
+def probabilities(model: nn.Module, batch: Mapping[str, Tensor]) -> NDArray[np.float64]:
+    """The probability of each label, (batch, labels); float64, so that a confident mistake has a finite loss."""
+    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+    return model(**inputs).logits.double().softmax(dim=-1).cpu().numpy()
