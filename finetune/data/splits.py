@@ -26,7 +26,7 @@ SPLIT_NAMES = ("train", "validation", "test")
 class Splits:
     """Three data sets with the columns id, text, label (and text_pair), and the account of them.
 
-    `label` is an index into `labels`. `leaked_test_ids` are the test rows whose text, after normalisation, also stands
+    `label` is an index into `labels`; `label_values` are the values that the data has for them. `leaked_test_ids` are the test rows whose text, after normalisation, also stands
     among the training or validation rows.
     """
 
@@ -34,6 +34,7 @@ class Splits:
     validation: datasets.Dataset
     test: datasets.Dataset
     labels: list[str]
+    label_values: dict[str, str]
     leaked_test_ids: frozenset[str]
     report: dict[str, Any]
 
@@ -79,7 +80,7 @@ def load_splits(data: Data) -> Splits:
         "set_aside_from_train": [split for split in ("validation", "test") if split not in sources],
         **overlap,
     }  # fmt: skip
-    return Splits(rows["train"], rows["validation"], rows["test"], names, leaked, report)
+    return Splits(rows["train"], rows["validation"], rows["test"], names, labels.values(), leaked, report)
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -125,6 +126,9 @@ class _Labels:
 
     names: tuple[str, ...]
     index: dict[str, int]
+
+    def values(self) -> dict[str, str]:
+        return {value: self.names[i] for value, i in self.index.items()}
 
 
 def _label_value(value: object) -> str | None:

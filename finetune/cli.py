@@ -1,0 +1,177 @@
+"""The command line. An error of the user's making is one line on stderr and exit code 2."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from finetune import __version__
+from finetune.errors import UserError
+from finetune.recipe import dump_recipe, load_recipe, recipe_fields, render_recipe, shipped_recipes
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code: 0, or 2 for an error of the user's making."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    parser = _parser()
+    options, rest = parser.parse_known_args(given)
+    try:
+        if rest and options.command != "train":
+            raise UserError(f"unknown argument {rest[0]}; `finetune {options.command} --help` lists what there is")
+        return int(options.run(options, rest) or 0)
+    except UserError as error:
+        print(f"finetune: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("finetune: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of a pipe (head, less) went away; what it wanted it has.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def entry_point() -> None:
+    """The `finetune` command."""
+    sys.exit(main())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="finetune",
+        description="Fine-tune, train baselines, and prove what transfer learning bought you.",
+    )
+    parser.add_argument("--version", action="version", version=f"finetune {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    command = commands.add_parser("quickstart", help="embedded data: floors, LSTM, encoder, comparison, in minutes")
+    command.add_argument("--output_dir", default="runs", help="the directory that holds the run directories")
+    command.add_argument("--report_dir", default="reports/quickstart", help="where the comparison goes")
+    command.set_defaults(run=_quickstart)
+
+    command = commands.add_parser("recipes", help="list the shipped recipes; `recipes show NAME` prints one")
+    command.add_argument("action", nargs="?", choices=["list", "show"], default="list")
+    command.add_argument("recipe", nargs="?", metavar="RECIPE", help="a shipped recipe's name or a file")
+    command.set_defaults(run=_recipes)
+
+    command = commands.add_parser(
+        "train",
+        help="run a recipe: any family",
+        usage="finetune train RECIPE [--overwrite] [--FIELD VALUE ...]",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=_field_help(),
+    )
+    command.add_argument("recipe", metavar="RECIPE", help="a recipe file, a shipped recipe's name, or a run directory")
+    command.add_argument("--overwrite", action="store_true", help="replace an existing run of this name")
+    command.set_defaults(run=_train)
+
+    command = commands.add_parser("evaluate", help="score a run or model on a split or a file")
+    command.add_argument("model", metavar="RUN|MODEL", help="a run directory, a model directory or a Hub id")
+    command.add_argument("--split", choices=["validation", "test"], help="score this split of the run's own data")
+    command.add_argument("--data", metavar="FILE", help="score a file instead (text and label columns)")
+    command.add_argument("--text_column", help="the column with the text in FILE (a run's own by default)")
+    command.add_argument("--label_column", help="the column with the label in FILE (a run's own by default)")
+    command.add_argument("--output", metavar="DIR", help="where scores and predictions of FILE go")
+    command.set_defaults(run=_evaluate)
+
+    command = commands.add_parser("predict", help="label texts with a trained model")
+    command.add_argument("model", metavar="RUN|MODEL", help="a run directory, a model directory or a Hub id")
+    command.add_argument("texts", nargs="*", metavar="TEXT", help="texts; without any, lines of standard input")
+    command.set_defaults(run=_predict)
+
+    command = commands.add_parser("compare", help="runs side by side: a table, curves and one HTML page")
+    command.add_argument("runs", nargs="+", metavar="RUN", help="run directories that share their test rows")
+    command.add_argument("--output", required=True, metavar="DIR", help="where the report goes")
+    command.set_defaults(run=_compare)
+    return parser
+
+
+def _field_help() -> str:
+    lines = ["Any field of the recipe can be given as --FIELD VALUE:", ""]
+    for dotted, kind, default, documentation in recipe_fields():
+        lines += [f"  --{dotted}  ({kind}; default {default})", f"      {documentation}"]
+    return "\n".join(lines)
+
+
+def parse_overrides(rest: Sequence[str]) -> list[tuple[str, str]]:
+    """`["--a.b", "1", "--c=2"]` -> `[("a.b", "1"), ("c", "2")]`.
+
+    Raises:
+        UserError: something that is not `--FIELD VALUE`.
+    """
+    overrides: list[tuple[str, str]] = []
+    words = list(rest)
+    while words:
+        word = words.pop(0)
+        if not word.startswith("--") or word == "--":
+            raise UserError(f"unknown argument {word!r}; recipe fields are given as --FIELD VALUE")
+        key, equals, value = word[2:].partition("=")
+        if not equals:
+            if not words:
+                raise UserError(f"--{key} needs a value")
+            value = words.pop(0)
+        overrides.append((key, value))
+    return overrides
+
+
+def _recipes(options: argparse.Namespace, _: Sequence[str]) -> None:
+    if options.action == "show":
+        if options.recipe is None:
+            raise UserError("recipes show needs a recipe's name; `finetune recipes` lists them")
+        print(render_recipe(load_recipe(options.recipe)), end="")
+        return
+    for name, path in shipped_recipes().items():
+        # The first line of a recipe is its command, the second says what it is.
+        about = path.read_text(encoding="utf-8").splitlines()[1].removeprefix("#").strip()
+        print(f"{name:28} {about}")
+
+
+def _train(options: argparse.Namespace, rest: Sequence[str]) -> None:
+    recipe = load_recipe(options.recipe, parse_overrides(rest))
+    _quiet_libraries()
+    from finetune.training import train
+
+    train(recipe, overwrite=options.overwrite, command=["finetune", *sys.argv[1:]])
+
+
+def _quickstart(options: argparse.Namespace, _: Sequence[str]) -> None:
+    _quiet_libraries()
+    from finetune.quickstart import quickstart
+
+    quickstart(Path(options.output_dir), Path(options.report_dir))
+
+
+def _evaluate(options: argparse.Namespace, _: Sequence[str]) -> None:
+    _quiet_libraries()
+    from finetune import evaluate_command
+
+    evaluate_command.evaluate(options)
+
+
+def _predict(options: argparse.Namespace, _: Sequence[str]) -> None:
+    texts = options.texts or [line.rstrip("\n") for line in sys.stdin]
+    _quiet_libraries()
+    from finetune.predict import load_classifier
+
+    classifier = load_classifier(options.model)
+    for text, row in zip(texts, classifier.classify(texts), strict=True):
+        best = int(row.argmax())
+        print(f"{classifier.labels[best]}\t{row[best]:.3f}\t{text}")
+
+
+def _compare(options: argparse.Namespace, _: Sequence[str]) -> None:
+    from finetune.reporting.compare import compare_runs
+
+    raise NotImplementedError(compare_runs)
+
+
+def _quiet_libraries() -> None:
+    """Progress bars and warnings of the libraries drown what a user has to read; errors still come through."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    import datasets
+    import transformers
+
+    datasets.disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()

@@ -1,0 +1,110 @@
+"""The batches of an epoch: rows of like length together, in an order that depends on seed and epoch alone.
+
+A global batch is planned once and then cut: into the shares of the processes, and each share into micro batches. How it
+is cut changes no step.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import datasets
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from transformers import PreTrainedTokenizerBase
+
+from finetune import tasks
+
+Indices = NDArray[np.int64]
+MicroBatch = tuple[list[int], bool]
+"""Row numbers, and whether they are targets; rows that are not keep a process in step that has no rows left."""
+
+
+def plan_epoch(lengths: Indices, batch_size: int, pool_batches: int, seed: int, epoch: int) -> list[Indices]:
+    """The global batches of an epoch: each row once, `batch_size` rows each but for one remainder.
+
+    Rows are shuffled, sorted by length within pools of `pool_batches` batches, cut, and the batches shuffled: what is
+    left of padding is a few per cent, and neighbouring steps are not of one length.
+    """
+    generator = np.random.default_rng([seed, epoch])
+    order = generator.permutation(len(lengths))
+    pool = batch_size * pool_batches
+    batches: list[Indices] = []
+    for start in range(0, len(order), pool):
+        rows = order[start : start + pool]
+        rows = rows[np.argsort(lengths[rows], kind="stable")]
+        batches += [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
+    return [batches[i] for i in generator.permutation(len(batches))]
+
+
+def cut_batch(batch: Indices, micro_batch_size: int, rank: int, world_size: int) -> list[MicroBatch]:
+    """This process's micro batches of a global batch; every process gets equally many, so that none waits for ever."""
+    share = batch[rank::world_size].tolist()
+    largest_share = -(-len(batch) // world_size)
+    steps = -(-largest_share // micro_batch_size)
+    micro = [share[i * micro_batch_size : (i + 1) * micro_batch_size] for i in range(steps)]
+    return [(rows, True) if rows else ([int(batch[0])], False) for rows in micro]
+
+
+class _Rows(Dataset[dict[str, Tensor]]):
+    """Encoded rows, fetched and collated a micro batch at a time."""
+
+    def __init__(self, encoded: datasets.Dataset, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.columns = encoded.select_columns([name for name in encoded.column_names if name not in ("id", "length")])
+        self.tokenizer = tokenizer
+
+    def __getitem__(self, micro_batch: MicroBatch) -> dict[str, Tensor]:
+        rows, are_targets = micro_batch
+        batch = tasks.collate(self.columns[rows], self.tokenizer)
+        if not are_targets:
+            batch["labels"] = torch.full_like(batch["labels"], tasks.IGNORED_LABEL)
+        return batch
+
+
+class EpochBatches:
+    """The training rows as steps: for each optimizer step this process's micro batches."""
+
+    def __init__(
+        self,
+        encoded: datasets.Dataset,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        batch_size: int,
+        micro_batch_size: int,
+        pool_batches: int,
+        seed: int,
+        rank: int,
+        world_size: int,
+        workers: int,
+    ) -> None:
+        self.rows = _Rows(encoded, tokenizer)
+        self.lengths = tasks.lengths(encoded)
+        self.batch_size = batch_size
+        self.micro_batch_size = micro_batch_size
+        self.pool_batches = pool_batches
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.workers = workers
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-len(self.lengths) // self.batch_size)
+
+    def steps(self, epoch: int, first_step: int = 0) -> Iterator[list[dict[str, Tensor]]]:
+        """The steps of an epoch from `first_step` on, each a list of micro batches as keyword arguments of `forward`."""
+        plan = plan_epoch(self.lengths, self.batch_size, self.pool_batches, self.seed, epoch)[first_step:]
+        cut = [cut_batch(batch, self.micro_batch_size, self.rank, self.world_size) for batch in plan]
+        sampler: Sequence[MicroBatch] = [micro for step in cut for micro in step]
+        loader = DataLoader(
+            self.rows,
+            sampler=sampler,  # type: ignore[arg-type]  # the sampler's items are whole micro batches, not row numbers
+            batch_size=None,
+            num_workers=self.workers,
+            # A generator of its own: an iterator would else draw from the one that dropout draws from.
+            generator=torch.Generator().manual_seed(self.seed),
+        )
+        batches = iter(loader)
+        for step in cut:
+            yield [next(batches) for _ in step]

@@ -1,0 +1,243 @@
+"""`train`: a recipe goes in, a run directory comes out."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+from accelerate import Accelerator
+from accelerate.utils import gather_object, set_seed
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from finetune import tasks
+from finetune.data import Splits, load_splits
+from finetune.data.splits import column, label_array
+from finetune.errors import UserError
+from finetune.evaluation import Predictions, compute_metrics, predict_probabilities, record_scores
+from finetune.models import Floor, build_model
+from finetune.progress import ProgressBar, say
+from finetune.recipe import EncoderModel, MajorityFloor, Recipe, RecurrentModel, TfidfFloor, with_values
+from finetune.run import RunDirectory, create_run
+from finetune.text import load_tokenizer, train_tokenizer
+from finetune.training import environment
+from finetune.training.batches import EpochBatches
+from finetune.training.loop import LoopState, TrainingLog, fit
+from finetune.training.optim import build_optimizer, build_scheduler
+
+
+def train(recipe: Recipe, *, overwrite: bool = False, command: Sequence[str] = ()) -> RunDirectory:
+    """Run a recipe from its data to its scores; returns the run directory that it wrote.
+
+    Raises:
+        UserError: anything in the recipe or the data that the user has to mend.
+    """
+    recipe = environment.resolve(recipe)
+    run = RunDirectory(Path(recipe.output_dir) / recipe.name)
+    accelerator = environment.start_accelerator(recipe, run.tracking_directory)
+    main = accelerator.is_main_process
+    _create(run, accelerator, overwrite)
+    datasets.disable_progress_bars()
+    say(f"{recipe.name}: reading the data", main_process=main)
+    splits = load_splits(recipe.data)
+    say(_describe_splits(splits), main_process=main)
+    surroundings = environment.describe(recipe, accelerator, command)
+    if main:
+        run.write_recipe(_with_label_names(recipe, splits))
+        run.write_json(run.data_file, splits.report)
+        run.write_json(run.environment_file, surroundings)
+    if isinstance(recipe.model, MajorityFloor | TfidfFloor):
+        cost = _train_floor(recipe.model, recipe, splits, run)
+    else:
+        cost = _train_model(recipe.model, recipe, splits, run, accelerator)
+    if main:
+        run.write_json(run.scores_file, {**run.scores(), "cost": cost})
+        run.write_json(run.environment_file, {**surroundings, "end": environment.now()})
+        say(_describe_scores(run))
+    accelerator.wait_for_everyone()
+    return run
+
+
+def _train_floor(
+    model: MajorityFloor | TfidfFloor, recipe: Recipe, splits: Splits, run: RunDirectory
+) -> dict[str, Any]:
+    """Fit and score a floor; returns what it cost."""
+    if recipe.data.text_pair_column:
+        raise UserError("the floors read one text: leave data.text_pair_column out, or choose another model.family")
+    started = time.monotonic()
+    floor = Floor(model, column(splits.train, "text"), label_array(splits.train), len(splits.labels))
+    training_seconds = time.monotonic() - started
+    scoring_seconds = 0.0
+    for split in ("validation", "test"):
+        texts = column(splits[split], "text")
+        started = time.monotonic()
+        probabilities = floor.probabilities(texts)
+        scoring_seconds = time.monotonic() - started
+        record_scores(run, splits, split, probabilities, recipe.evaluation)
+    return {
+        "parameters": floor.parameter_count(),
+        "trainable_parameters": floor.parameter_count(),
+        "training_seconds": training_seconds,
+        "training_rows_per_second": len(splits.train) / max(training_seconds, 1e-9),
+        "scoring_rows_per_second": len(splits.test) / max(scoring_seconds, 1e-9),
+        "model_bytes": None,
+    }
+
+
+def _train_model(
+    model_recipe: EncoderModel | RecurrentModel,
+    recipe: Recipe,
+    splits: Splits,
+    run: RunDirectory,
+    accelerator: Accelerator,
+) -> dict[str, Any]:
+    """Train, keep and score a neural model; returns what it cost."""
+    main = accelerator.is_main_process
+    tokenizer = _build_tokenizer(model_recipe, recipe, splits)
+    encoded = {split: tasks.encode(splits[split], tokenizer, recipe.text.max_length) for split in ("train", "validation")}
+    set_seed(recipe.seed)  # what was drawn before must not matter to the initial weights
+    raw_model = build_model(model_recipe, splits.labels, tokenizer, recipe.text.max_length, _attention(model_recipe))
+    say(f"{recipe.name}: {_parameter_count(raw_model):,} parameters, {len(tokenizer):,} tokens", main_process=main)
+    model, state = _fit(raw_model, recipe, encoded, tokenizer, run, accelerator)
+    if main:
+        raw_model.save_pretrained(run.model_directory)
+        tokenizer.save_pretrained(run.model_directory)
+    scoring_seconds = 0.0
+    for split in ("validation", "test"):
+        rows = encoded[split] if split in encoded else tasks.encode(splits[split], tokenizer, recipe.text.max_length)
+        started = time.monotonic()
+        with ProgressBar(f"scoring {split}", len(rows), main_process=main) as bar:
+            probabilities = predict_probabilities(
+                model, rows, tokenizer, accelerator, recipe.evaluation.batch_size, bar.advance
+            )
+        scoring_seconds = time.monotonic() - started
+        if main:
+            record_scores(run, splits, split, probabilities, recipe.evaluation)
+    return {
+        "parameters": _parameter_count(raw_model),
+        "trainable_parameters": sum(p.numel() for p in raw_model.parameters() if p.requires_grad),
+        "training_seconds": state.seconds,
+        "training_rows_per_second": state.rows / max(state.seconds, 1e-9),
+        "scoring_rows_per_second": len(splits.test) / max(scoring_seconds, 1e-9),
+        "model_bytes": (run.model_directory / "model.safetensors").stat().st_size if main else None,
+        "steps": state.step,
+        "best_step": state.best_step,
+    }
+
+
+def _fit(
+    raw_model: PreTrainedModel,
+    recipe: Recipe,
+    encoded: dict[str, datasets.Dataset],
+    tokenizer: PreTrainedTokenizerBase,
+    run: RunDirectory,
+    accelerator: Accelerator,
+) -> tuple[nn.Module, LoopState]:
+    """Assemble what the loop needs and run it; the model returned has its best weights."""
+    training = recipe.training
+    assert training.micro_batch_size != "auto"  # resolved
+    batches = EpochBatches(
+        encoded["train"],
+        tokenizer,
+        batch_size=training.batch_size,
+        micro_batch_size=training.micro_batch_size,
+        pool_batches=training.bucket_batches,
+        seed=recipe.seed,
+        rank=accelerator.process_index,
+        world_size=accelerator.num_processes,
+        workers=training.dataloader_num_workers,
+    )
+    total_steps = min(training.max_steps or 10**12, training.num_train_epochs * batches.steps_per_epoch)
+    optimizer = build_optimizer(raw_model, training)
+    scheduler = build_scheduler(optimizer, training, total_steps)
+    model, prepared_optimizer = accelerator.prepare(raw_model, optimizer)
+    references = label_array(encoded["validation"])
+    ids = column(encoded["validation"], "id")
+
+    def validate(current: nn.Module) -> dict[str, float]:
+        probabilities = predict_probabilities(
+            current, encoded["validation"], tokenizer, accelerator, recipe.evaluation.batch_size
+        )
+        metrics = compute_metrics(Predictions(ids, references, probabilities))
+        return {name: metrics[name] for name in ("loss", "accuracy", "macro_f1")}
+
+    log = TrainingLog(run, accelerator)
+    best_weights = run.checkpoints_directory / "best.safetensors"
+    try:
+        state = fit(
+            model, batches, prepared_optimizer, scheduler, training, total_steps, validate, accelerator, log, best_weights
+        )
+    finally:
+        log.close()
+    return model, state
+
+
+def _build_tokenizer(
+    model: EncoderModel | RecurrentModel, recipe: Recipe, splits: Splits
+) -> PreTrainedTokenizerBase:
+    text = recipe.text
+    if text.tokenizer_name_or_path is not None:
+        return load_tokenizer(text.tokenizer_name_or_path)
+    if isinstance(model, EncoderModel) and model.model_name_or_path is not None:
+        return load_tokenizer(model.model_name_or_path, model.revision)
+    texts = column(splits.train, "text")
+    if recipe.data.text_pair_column:
+        texts += column(splits.train, "text_pair")
+    return train_tokenizer(
+        texts,
+        unit=text.unit,
+        vocabulary_size=text.vocabulary_size,
+        min_frequency=text.min_frequency,
+        lowercase=text.lowercase,
+        max_length=text.max_length,
+        begin_token=isinstance(model, EncoderModel),
+    )
+
+
+def _create(run: RunDirectory, accelerator: Accelerator, overwrite: bool) -> None:
+    """The main process makes the directory; if it must refuse, all processes do."""
+    refusal: str | None = None
+    if accelerator.is_main_process:
+        try:
+            create_run(run.path, overwrite=overwrite)
+        except UserError as error:
+            refusal = str(error)
+    if accelerator.num_processes > 1:
+        refusal = next((text for text in gather_object([refusal]) if text is not None), None)
+    if refusal is not None:
+        raise UserError(refusal)
+
+
+def _with_label_names(recipe: Recipe, splits: Splits) -> Recipe:
+    """The recipe with the label values that were found in the data written out."""
+    if recipe.data.labels is not None:
+        return recipe
+    return with_values(recipe, data={"labels": splits.label_values})
+
+
+def _attention(model: EncoderModel | RecurrentModel) -> str:
+    return model.attn_implementation if isinstance(model, EncoderModel) else "eager"
+
+
+def _parameter_count(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _describe_splits(splits: Splits) -> str:
+    counts = ", ".join(f"{len(splits[name]):,} {name}" for name in ("train", "validation", "test"))
+    lines = [f"  {counts} rows; labels {', '.join(splits.labels)}"]
+    dropped = sum(sum(split["dropped"].values()) for split in splits.report["splits"].values())
+    if dropped:
+        lines.append(f"  {dropped:,} empty rows left out")
+    leaked = splits.report["leaked_test_rows"]["normalized"]
+    if leaked:
+        lines.append(f"  {leaked:,} test rows have a text that also stands in train; scores are given without them too")
+    return "\n".join(lines)
+
+
+def _describe_scores(run: RunDirectory) -> str:
+    test = run.scores()["splits"]["test"]
+    accuracy = test["metrics"]["accuracy"]
+    interval = f"[{accuracy['low']:.1%}, {accuracy['high']:.1%}]"
+    return f"{run.name}: test accuracy {accuracy['value']:.1%} {interval} on {test['count']:,} rows -> {run.path}"
