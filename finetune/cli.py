@@ -143,10 +143,24 @@ def _quickstart(options: argparse.Namespace, _: Sequence[str]) -> None:
 
 
 def _evaluate(options: argparse.Namespace, _: Sequence[str]) -> None:
+    if (options.data is None) == (options.split is None):
+        raise UserError("evaluate needs one of --split and --data FILE")
+    if options.data is not None and options.output is None:
+        raise UserError("evaluate --data needs --output DIR for the scores and predictions")
     _quiet_libraries()
-    from finetune import evaluate_command
+    from finetune.evaluation import describe_scores
+    from finetune.predict import evaluate_file, evaluate_split
 
-    evaluate_command.evaluate(options)
+    if options.split is not None:
+        entry = evaluate_split(options.model, options.split)
+        print(describe_scores(options.split, entry))
+        if options.split == "test":
+            print(f"the test split of this run has now been scored {entry['times_scored']} times")
+        return
+    file, output = Path(options.data), Path(options.output)
+    entry = evaluate_file(options.model, file, output, options.text_column, options.label_column)
+    print(describe_scores(file.name, entry))
+    print(f"scores and predictions are in {output}")
 
 
 def _predict(options: argparse.Namespace, _: Sequence[str]) -> None:

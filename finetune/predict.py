@@ -1,8 +1,9 @@
-"""The one way to use a trained model: a run directory or a model becomes `classify(texts)`."""
+"""The one way to use a trained model: a run directory or a model becomes `classify(texts)`, or is scored on rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -11,10 +12,12 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from finetune import tasks
+from finetune.data import load_file, load_splits
 from finetune.errors import UserError
-from finetune.evaluation import predict_probabilities
+from finetune.evaluation import predict_probabilities, record_scores
 from finetune.models import load_model
-from finetune.run import open_run
+from finetune.recipe import Data, Evaluation
+from finetune.run import RunDirectory, open_run
 from finetune.text import load_tokenizer
 
 
@@ -71,3 +74,45 @@ def load_classifier(run_or_model: str, revision: str | None = None) -> Classifie
     tokenizer = load_tokenizer(run_or_model, revision)
     limit = getattr(model.config, "max_position_embeddings", None) or 512
     return Classifier(model, tokenizer, min(tokenizer.model_max_length, limit))
+
+
+def evaluate_split(run_path: str, split: str) -> dict[str, Any]:
+    """Score a run's model once more on a split of its own data; the scores and the count go into the run.
+
+    Raises:
+        UserError: no run, no model, or data that is no longer what the run was trained on.
+    """
+    run = open_run(run_path)
+    recipe = run.recipe()
+    classifier = load_classifier(run_path)
+    splits = load_splits(recipe.data)
+    recorded = run.data()["splits"][split]["rows_fingerprint"]
+    if splits.report["splits"][split]["rows_fingerprint"] != recorded:
+        raise UserError(f"{run_path}: the {split} rows are no longer those of the run; restore the data it names")
+    leaked = splits.leaked_test_ids if split == "test" else frozenset()
+    probabilities = classifier.classify_rows(splits[split])
+    return record_scores(run, split, splits[split], splits.labels, probabilities, recipe.evaluation, leaked)
+
+
+def evaluate_file(
+    run_or_model: str, file: Path, output: Path, text_column: str | None = None, label_column: str | None = None
+) -> dict[str, Any]:
+    """Score a run or model on a labelled file; scores and predictions go to `output`.
+
+    Raises:
+        UserError: an `output` that exists, or anything wrong with the model or the file.
+    """
+    if output.exists():
+        raise UserError(f"{output} exists; choose another --output")
+    classifier = load_classifier(run_or_model)
+    data = Data(train_file=str(file), labels={name: name for name in classifier.labels})
+    evaluation = Evaluation()
+    if (Path(run_or_model) / "recipe.yaml").exists():
+        recipe = open_run(run_or_model).recipe()
+        data, evaluation = recipe.data, recipe.evaluation
+    columns = {"text_column": text_column, "label_column": label_column}
+    # The ids are made of row numbers: a file from elsewhere need not have the id column of the training data.
+    changes = {"id_column": None, **{name: value for name, value in columns.items() if value is not None}}
+    rows = load_file(data.model_copy(update=changes), file)
+    probabilities = classifier.classify_rows(rows)
+    return record_scores(RunDirectory(output), "data", rows, classifier.labels, probabilities, evaluation)

@@ -83,6 +83,21 @@ def load_splits(data: Data) -> Splits:
     return Splits(rows["train"], rows["validation"], rows["test"], names, labels.values(), leaked, report)
 
 
+def load_file(data: Data, file: Path) -> datasets.Dataset:
+    """The rows of one file, read with the columns and the label names of `data` (whose own sources are not read).
+
+    Raises:
+        UserError: anything in the file that the user has to mend.
+    """
+    assert data.labels is not None
+    names = tuple(dict.fromkeys(data.labels.values()))
+    labels = _Labels(names, {value: names.index(name) for value, name in data.labels.items()})
+    rows, _ = _clean(_read(data, file), "data", data, labels, str(file))
+    if len(rows) == 0:
+        raise UserError(f"{file}: no row has a text")
+    return rows
+
+
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 

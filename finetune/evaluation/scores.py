@@ -1,7 +1,7 @@
 """Predictions -> scores: every metric with a bootstrap interval, computed through local `evaluate` modules."""
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import evaluate
@@ -100,3 +100,12 @@ def _interval(value: float | None, draws: NDArray[np.float64], confidence: float
     tail = (1 - confidence) / 2
     low, high = np.nanquantile(draws, [tail, 1 - tail])
     return {"value": value, "low": float(low), "high": float(high)}
+
+
+def describe_scores(split: str, entry: Mapping[str, Any]) -> str:
+    """One line for a person: accuracy and macro F1 of a split with their intervals."""
+    parts = []
+    for name, title in (("accuracy", "accuracy"), ("macro_f1", "macro F1")):
+        metric = entry["metrics"][name]
+        parts.append(f"{title} {metric['value']:.1%} [{metric['low']:.1%}, {metric['high']:.1%}]")
+    return f"{split}: {', '.join(parts)} on {entry['count']:,} rows"

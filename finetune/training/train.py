@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 from accelerate import Accelerator
 from accelerate.utils import gather_object, set_seed
+from numpy.typing import NDArray
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -15,7 +17,7 @@ from finetune import tasks
 from finetune.data import Splits, load_splits
 from finetune.data.splits import column, label_array
 from finetune.errors import UserError
-from finetune.evaluation import Predictions, compute_metrics, predict_probabilities, record_scores
+from finetune.evaluation import Predictions, compute_metrics, describe_scores, predict_probabilities, record_scores
 from finetune.models import Floor, build_model
 from finetune.progress import ProgressBar, say
 from finetune.recipe import EncoderModel, MajorityFloor, Recipe, RecurrentModel, TfidfFloor, with_values
@@ -54,7 +56,7 @@ def train(recipe: Recipe, *, overwrite: bool = False, command: Sequence[str] = (
     if main:
         run.write_json(run.scores_file, {**run.scores(), "cost": cost})
         run.write_json(run.environment_file, {**surroundings, "end": environment.now()})
-        say(_describe_scores(run))
+        say(f"{recipe.name}: {describe_scores('test', run.scores()['splits']['test'])} -> {run.path}")
     accelerator.wait_for_everyone()
     return run
 
@@ -74,7 +76,7 @@ def _train_floor(
         started = time.monotonic()
         probabilities = floor.probabilities(texts)
         scoring_seconds = time.monotonic() - started
-        record_scores(run, splits, split, probabilities, recipe.evaluation)
+        _record(run, splits, split, probabilities, recipe)
     return {
         "parameters": floor.parameter_count(),
         "trainable_parameters": floor.parameter_count(),
@@ -113,7 +115,7 @@ def _train_model(
             )
         scoring_seconds = time.monotonic() - started
         if main:
-            record_scores(run, splits, split, probabilities, recipe.evaluation)
+            _record(run, splits, split, probabilities, recipe)
     return {
         "parameters": _parameter_count(raw_model),
         "trainable_parameters": sum(p.numel() for p in raw_model.parameters() if p.requires_grad),
@@ -171,6 +173,13 @@ def _fit(
     finally:
         log.close()
     return model, state
+
+
+def _record(
+    run: RunDirectory, splits: Splits, split: str, probabilities: NDArray[np.float64], recipe: Recipe
+) -> None:
+    leaked = splits.leaked_test_ids if split == "test" else frozenset()
+    record_scores(run, split, splits[split], splits.labels, probabilities, recipe.evaluation, leaked)
 
 
 def _build_tokenizer(
@@ -234,10 +243,3 @@ def _describe_splits(splits: Splits) -> str:
     if leaked:
         lines.append(f"  {leaked:,} test rows have a text that also stands in train; scores are given without them too")
     return "\n".join(lines)
-
-
-def _describe_scores(run: RunDirectory) -> str:
-    test = run.scores()["splits"]["test"]
-    accuracy = test["metrics"]["accuracy"]
-    interval = f"[{accuracy['low']:.1%}, {accuracy['high']:.1%}]"
-    return f"{run.name}: test accuracy {accuracy['value']:.1%} {interval} on {test['count']:,} rows -> {run.path}"

@@ -1,0 +1,49 @@
+"""Compare runs: read the run directories, then write comparison.json, comparison.md and index.html."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from finetune.errors import UserError
+from finetune.reporting.comparison import Comparison, read_comparison
+from finetune.reporting.findings import describe_findings
+from finetune.reporting.page import render_page
+from finetune.reporting.tables import comparison_markdown
+
+DATA_FILE, MARKDOWN_FILE, PAGE_FILE = "comparison.json", "comparison.md", "index.html"
+
+
+def compare_runs(paths: Sequence[Path], output: Path) -> Comparison:
+    """Compare the run directories at `paths` and write what they show into the directory `output`.
+
+    Raises:
+        UserError: runs that may not be compared (see `read_comparison`), or an `output` that holds something else.
+    """
+    _check_output(output)
+    comparison = read_comparison(paths)
+    findings = describe_findings(comparison)
+    # The JSON file first: it marks the directory as a comparison's, should the others not come to be written.
+    contents = {
+        DATA_FILE: comparison.to_json(asdict(findings)),
+        MARKDOWN_FILE: comparison_markdown(comparison, findings.sentences),
+        PAGE_FILE: render_page(comparison, findings),
+    }
+    output.mkdir(parents=True, exist_ok=True)
+    for name, text in contents.items():
+        _replace(output / name, text)
+    return comparison
+
+
+def _check_output(output: Path) -> None:
+    if output.exists() and not output.is_dir():
+        raise UserError(f"{output} is a file; choose another --output")
+    if output.is_dir() and any(output.iterdir()) and not (output / DATA_FILE).is_file():
+        raise UserError(f"{output} holds other files and no earlier comparison; choose another --output")
+
+
+def _replace(file: Path, text: str) -> None:
+    """Write whole or not at all: a reader never sees half a file."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8", newline="\n")
+    temporary.replace(file)

@@ -1,0 +1,403 @@
+"""`Comparison`: what several run directories say about the same test rows, checked, sorted and ready to show."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, assert_never
+
+import finetune
+from finetune.errors import UserError
+from finetune.recipe import EncoderModel, MajorityFloor, Model, Recipe, RecurrentModel, TfidfFloor
+from finetune.run import RunDirectory, open_run
+
+FORMAT = 1
+"""The version of the layout of comparison.json."""
+MOST_CURVE_POINTS = 400
+"""A plot some 450 pixels wide shows no more; longer logs are averaged down to it."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A value and the ends of its interval, None where undefined."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+    def overlaps(self, other: "Metric") -> bool | None:
+        """Whether the closed intervals share a point; None where one has no interval."""
+        if self.low is None or self.high is None or other.low is None or other.high is None:
+            return None
+        return self.low <= other.high and other.low <= self.high
+
+
+@dataclass(frozen=True)
+class WithoutLeakedRows:
+    """Scores on the test rows that do not stand in the training or validation rows too."""
+
+    count: int
+    left_out: int
+    metrics: Mapping[str, Metric]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run took: times in seconds, sizes in bytes."""
+
+    parameters: int | None
+    trainable_parameters: int | None
+    training_seconds: float | None
+    training_rows_per_second: float | None
+    scoring_rows_per_second: float | None
+    model_bytes: int | None
+
+
+@dataclass(frozen=True)
+class TrainingPoint:
+    step: float
+    epoch: float | None
+    loss: float
+
+
+@dataclass(frozen=True)
+class ValidationPoint:
+    step: float
+    epoch: float | None
+    loss: float | None
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The training log: `training` averaged down to `MOST_CURVE_POINTS`, `validation` as logged.
+
+    `losses_not_finite` counts the training losses that were NaN or infinite; they are left out of `training`.
+    """
+
+    training: tuple[TrainingPoint, ...]
+    validation: tuple[ValidationPoint, ...]
+    losses_not_finite: int
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """One run: what it is, how it scored on the test rows, what it cost and where it ran."""
+
+    name: str
+    path: str
+    recipe_name: str
+    family: str
+    model: str
+    is_floor: bool
+    settings: Mapping[str, str | int | float]
+    test_count: int
+    times_scored: int
+    confidence_level: float
+    bootstrap_samples: int
+    metrics: Mapping[str, Metric]
+    per_class: Mapping[str, Mapping[str, Metric]]
+    confusion_matrix: tuple[tuple[int, ...], ...]
+    without_leaked_rows: WithoutLeakedRows | None
+    cost: Cost
+    curve: Curve
+    environment: Mapping[str, Any]
+
+    @property
+    def accuracy(self) -> Metric:
+        return self.metrics["accuracy"]
+
+
+@dataclass(frozen=True)
+class SplitSummary:
+    count: int
+    rows_fingerprint: str
+    label_counts: Mapping[str, int]
+    dropped: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class DataSummary:
+    """The data that `runs` share, and its flaws."""
+
+    runs: tuple[str, ...]
+    source: str
+    revision: str | None
+    files: tuple[str, ...]
+    set_aside_from_train: tuple[str, ...]
+    splits: Mapping[str, SplitSummary]
+    repeated_train_rows: int
+    leaked_test_rows_exact: int
+    leaked_test_rows_normalized: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs scored on the same test rows, the highest accuracy first."""
+
+    format: int
+    finetune_version: str
+    labels: tuple[str, ...]
+    test_count: int
+    test_rows_fingerprint: str
+    data: tuple[DataSummary, ...]
+    runs: tuple[RunSummary, ...]
+
+    def to_json(self, findings: Mapping[str, Sequence[str]]) -> str:
+        """The comparison and its findings as JSON; equal comparisons give equal text."""
+        content = {**asdict(self), "findings": findings}
+        return json.dumps(content, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+
+
+def read_comparison(paths: Sequence[Path]) -> Comparison:
+    """Read the run directories at `paths` and check that they may be compared.
+
+    Raises:
+        UserError: fewer than two runs, one of them twice or without test scores, or runs that were scored on different
+            test rows or labels.
+    """
+    if len(paths) < 2:
+        given = f"got {paths[0]} alone" if paths else "got none"
+        raise UserError(f"a comparison needs two runs or more, {given}; add another run directory")
+    _refuse_repeats(paths)
+    directories = [open_run(path) for path in paths]
+    scores = [_test_scores(run) for run in directories]
+    for run, test in zip(directories[1:], scores[1:], strict=True):
+        _refuse_other_rows(directories[0], scores[0], run, test)
+    names = display_names(paths)
+    runs = [_summarize(run, name) for run, name in zip(directories, names, strict=True)]
+    data = _group_data({name: run.data() for run, name in zip(directories, names, strict=True)})
+    return Comparison(
+        format=FORMAT,
+        finetune_version=finetune.__version__,
+        labels=tuple(printable(label) for label in scores[0]["labels"]),
+        test_count=scores[0]["count"],
+        test_rows_fingerprint=scores[0]["rows_fingerprint"],
+        data=data,
+        runs=tuple(sorted(runs, key=_best_first)),
+    )
+
+
+def _best_first(run: RunSummary) -> tuple[float, str]:
+    value = run.accuracy.value
+    return (math.inf if value is None else -value, run.name)
+
+
+# --- checks -----------------------------------------------------------------------------------------------------------
+
+
+def _refuse_repeats(paths: Sequence[Path]) -> None:
+    seen: dict[Path, Path] = {}
+    for path in paths:
+        first = seen.setdefault(path.resolve(), path)
+        if first is not path:
+            raise UserError(f"{first} and {path} are the same run directory; give each run once")
+
+
+def _test_scores(run: RunDirectory) -> dict[str, Any]:
+    test = run.scores()["splits"].get("test")
+    if test is None:
+        raise UserError(f"{run.path}: no test scores; run `finetune evaluate {run.path} --split test` first")
+    missing = [key for key in ("count", "rows_fingerprint", "labels", "metrics") if key not in test]
+    if missing or "accuracy" not in test["metrics"]:
+        raise UserError(f"{run.scores_file}: no {(missing or ['accuracy'])[0]} of the test split; score the run again")
+    return test
+
+
+def _refuse_other_rows(
+    first: RunDirectory, first_test: Mapping[str, Any], other: RunDirectory, other_test: Mapping[str, Any]
+) -> None:
+    if first_test["labels"] != other_test["labels"]:
+        raise UserError(
+            f"{first.path} has the labels {_listed(first_test['labels'])}, {other.path} has "
+            f"{_listed(other_test['labels'])}; train both with the same data.labels"
+        )
+    if first_test["rows_fingerprint"] != other_test["rows_fingerprint"]:
+        raise UserError(
+            f"{first.path} and {other.path} were scored on different test rows ({first_test['count']} and "
+            f"{other_test['count']}); train both on one data set with the same data.split_seed and data.max_test_rows"
+        )
+
+
+def _listed(labels: Sequence[str]) -> str:
+    shown = ", ".join(printable(label) for label in labels[:5])
+    return shown if len(labels) <= 5 else f"{shown} and {len(labels) - 5} more"
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+
+def printable(text: str) -> str:
+    """`text` on one line, without control characters: names come from file systems and data, and go to terminals."""
+    return "".join(c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def display_names(paths: Sequence[Path]) -> list[str]:
+    """A name per run: the directory's, with as many parents before it as tell runs of one name apart."""
+    parts = [[printable(part) for part in path.resolve().parts] for path in paths]
+
+    def shortened(index: int, depth: int) -> str:
+        return "/".join(parts[index][-depth:])
+
+    names = []
+    for i in range(len(parts)):
+        depth = 1
+        rivals = [j for j in range(len(parts)) if j != i]
+        while depth < len(parts[i]) and any(shortened(j, depth) == shortened(i, depth) for j in rivals):
+            depth += 1
+        names.append(shortened(i, depth))
+    return names
+
+
+def describe_model(model: Model) -> str:
+    """A line that tells what the model is, such as "BiLSTM, 1 x 256, max pooling"."""
+    match model:
+        case MajorityFloor():
+            return "majority label"
+        case TfidfFloor():
+            ngrams = f"{model.min_ngram}-{model.max_ngram}" if model.min_ngram < model.max_ngram else model.max_ngram
+            return f"TF-IDF {model.analyzer} {ngrams} + logistic regression"
+        case RecurrentModel():
+            cell = ("Bi" if model.bidirectional else "") + model.cell.upper()
+            pooling = "last state" if model.pooling == "last" else f"{model.pooling} pooling"
+            return f"{cell}, {model.num_layers} x {model.hidden_size}, {pooling}"
+        case EncoderModel():
+            if model.from_scratch is not None:
+                sizes = model.from_scratch
+                return f"BERT-type encoder from scratch, {sizes.num_hidden_layers} x {sizes.hidden_size}"
+            origin = str(model.model_name_or_path)
+            # A path of this machine says nothing to a reader of the page beyond its last part.
+            return f"{printable(Path(origin).name if Path(origin).is_absolute() else origin)} fine-tuned"
+        case _:
+            assert_never(model)
+
+
+def _settings(recipe: Recipe) -> dict[str, str | int | float]:
+    settings: dict[str, str | int | float] = {"seed": recipe.seed}
+    if isinstance(recipe.model, EncoderModel | RecurrentModel):
+        training = recipe.training
+        settings |= {
+            "text.max_length": recipe.text.max_length,
+            "training.num_train_epochs": training.num_train_epochs,
+            "training.batch_size": training.batch_size,
+            "training.learning_rate": training.learning_rate,
+        }
+        if training.max_steps is not None:
+            settings["training.max_steps"] = training.max_steps
+    return settings
+
+
+# --- runs -------------------------------------------------------------------------------------------------------------
+
+
+def _summarize(run: RunDirectory, name: str) -> RunSummary:
+    recipe = run.recipe()
+    scores = run.scores()
+    test = scores["splits"]["test"]
+    cost = scores.get("cost", {})
+    return RunSummary(
+        name=name,
+        path=printable(run.path.as_posix()),
+        recipe_name=recipe.name,
+        family=recipe.model.family,
+        model=describe_model(recipe.model),
+        is_floor=isinstance(recipe.model, MajorityFloor | TfidfFloor),
+        settings=_settings(recipe),
+        test_count=test["count"],
+        times_scored=test.get("times_scored", 1),
+        confidence_level=test.get("confidence_level", recipe.evaluation.confidence_level),
+        bootstrap_samples=test.get("bootstrap_samples", recipe.evaluation.bootstrap_samples),
+        metrics=_metrics(test["metrics"]),
+        per_class={printable(label): _metrics(metrics) for label, metrics in test.get("per_class", {}).items()},
+        confusion_matrix=tuple(tuple(row) for row in test.get("confusion_matrix", ())),
+        without_leaked_rows=_without_leaked_rows(test.get("without_leaked_rows")),
+        cost=Cost(**{key: _finite(cost.get(key)) for key in Cost.__dataclass_fields__}),
+        curve=_read_curve(run),
+        environment=run.environment(),
+    )
+
+
+def _finite(value: Any) -> Any:
+    """None for NaN and the infinities, which JSON does not have."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _metrics(raw: Mapping[str, Mapping[str, float | None]]) -> dict[str, Metric]:
+    return {
+        name: Metric(*(_finite(interval.get(key)) for key in ("value", "low", "high"))) for name, interval in raw.items()
+    }
+
+
+def _without_leaked_rows(raw: Mapping[str, Any] | None) -> WithoutLeakedRows | None:
+    return None if raw is None else WithoutLeakedRows(raw["count"], raw["left_out"], _metrics(raw["metrics"]))
+
+
+def _read_curve(run: RunDirectory) -> Curve:
+    training: list[TrainingPoint] = []
+    validation: list[ValidationPoint] = []
+    not_finite = 0
+    try:
+        for record in run.log():
+            step, epoch = float(record["step"]), record.get("epoch")
+            if (metrics := record.get("validation")) is not None:
+                loss, accuracy = _finite(metrics.get("loss")), _finite(metrics.get("accuracy"))
+                validation.append(ValidationPoint(step, epoch, loss, accuracy))
+            elif (loss := record.get("loss")) is not None:
+                if math.isfinite(loss):
+                    training.append(TrainingPoint(step, epoch, loss))
+                else:
+                    not_finite += 1
+    except json.JSONDecodeError:
+        raise UserError(f"{run.log_file}: damaged; train the run again") from None
+    return Curve(_thin(training), tuple(validation), not_finite)
+
+
+def _thin(points: Sequence[TrainingPoint]) -> tuple[TrainingPoint, ...]:
+    """Means of equal groups of neighbours, at most `MOST_CURVE_POINTS` of them."""
+    size = math.ceil(len(points) / MOST_CURVE_POINTS)
+    groups = [points[start : start + size] for start in range(0, len(points), size)] if size > 1 else []
+    return tuple(_mean_point(group) for group in groups) if groups else tuple(points)
+
+
+def _mean_point(points: Sequence[TrainingPoint]) -> TrainingPoint:
+    epochs = [point.epoch for point in points if point.epoch is not None]
+    return TrainingPoint(
+        step=math.fsum(point.step for point in points) / len(points),
+        epoch=math.fsum(epochs) / len(epochs) if len(epochs) == len(points) else None,
+        loss=math.fsum(point.loss for point in points) / len(points),
+    )
+
+
+# --- data -------------------------------------------------------------------------------------------------------------
+
+
+def _group_data(accounts: Mapping[str, Mapping[str, Any]]) -> tuple[DataSummary, ...]:
+    """One summary for all runs whose data are the same."""
+    groups: dict[str, list[str]] = {}
+    for name, account in accounts.items():
+        groups.setdefault(json.dumps(account, sort_keys=True), []).append(name)
+    return tuple(_summarize_data(accounts[names[0]], names) for names in sorted(map(sorted, groups.values())))
+
+
+def _summarize_data(account: Mapping[str, Any], runs: Sequence[str]) -> DataSummary:
+    leaked = account.get("leaked_test_rows", {})
+    return DataSummary(
+        runs=tuple(runs),
+        source=printable(account["source"]),
+        revision=account.get("revision"),
+        files=tuple(dict.fromkeys(printable(file["name"]) for file in account.get("files", {}).values())),
+        set_aside_from_train=tuple(account.get("set_aside_from_train", ())),
+        splits={
+            name: SplitSummary(
+                count=split["count"],
+                rows_fingerprint=split["rows_fingerprint"],
+                label_counts={printable(label): count for label, count in split.get("label_counts", {}).items()},
+                dropped=split.get("dropped", {}),
+            )
+            for name, split in account["splits"].items()
+        },
+        repeated_train_rows=account.get("repeated_train_rows", 0),
+        leaked_test_rows_exact=leaked.get("exact", 0),
+        leaked_test_rows_normalized=leaked.get("normalized", 0),
+    )

@@ -1,0 +1,139 @@
+"""A comparison -> words: what its numbers allow one to say, and what they do not."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from finetune.reporting.comparison import Comparison, RunSummary
+from finetune.reporting.tables import interval_text, percent
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Plain sentences: who is first, how each other run stands to it, and what to keep in mind."""
+
+    verdict: tuple[str, ...]
+    against_best: tuple[str, ...]
+    cautions: tuple[str, ...]
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        return (*self.verdict, *self.against_best, *self.cautions)
+
+
+def describe_findings(comparison: Comparison) -> Findings:
+    """What may be said about `comparison` from its intervals; no test of significance is made."""
+    leaders = [run for run in comparison.runs if run.accuracy.value == comparison.runs[0].accuracy.value]
+    if comparison.runs[0].accuracy.value is None:
+        verdict, against_best = ["No run has a test accuracy, so none is best."], []
+    else:
+        verdict = _verdict(leaders, comparison)
+        against_best = [_against_best(leaders[0], run) for run in comparison.runs[1:]]
+    return Findings(tuple(verdict), tuple(against_best), tuple(_cautions(comparison)))
+
+
+def listed(names: Sequence[str]) -> str:
+    """ "a", "a and b", "a, b and c"."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def _verdict(leaders: Sequence[RunSummary], comparison: Comparison) -> list[str]:
+    names, score = listed([run.name for run in leaders]), interval_text(leaders[0].accuracy)
+    if len(leaders) == 1:
+        sentences = [f"{names} has the highest test accuracy: {score}."]
+    else:
+        sentences = [f"{names} share the highest test accuracy: {percent(leaders[0].accuracy.value)}."]
+    floors = [run.name for run in leaders if run.is_floor]
+    if all(run.is_floor for run in comparison.runs):
+        sentences.append("All of these runs are floors: there is no neural model among them.")
+    elif len(floors) == len(leaders):
+        sentences.append(f"The floor wins: no neural model here has a higher accuracy than {floors[0]}.")
+    elif floors:
+        sentences.append(f"The floor is not beaten: {listed(floors)} scores as high as the best neural model.")
+    return sentences
+
+
+def _against_best(best: RunSummary, run: RunSummary) -> str:
+    name = f"{run.name} (a floor)" if run.is_floor else run.name
+    if best.accuracy.value is None or run.accuracy.value is None:
+        return f"{name} has no test accuracy."
+    gap = 100 * (best.accuracy.value - run.accuracy.value)
+    if gap == 0:
+        standing = f"{name} has the same accuracy as {best.name}"
+    else:
+        points = f"{gap:.1f}" if gap >= 0.05 else f"{gap:.2f}" if gap >= 0.005 else "less than 0.01"
+        standing = f"{name} is {points} points below {best.name}"
+    match best.accuracy.overlaps(run.accuracy):
+        case True:
+            return f"{standing}; the intervals overlap: these rows do not tell them apart."
+        case False:
+            return f"{standing}; the intervals do not overlap."
+        case None:
+            return f"{standing}; one of them has no interval, so nothing more can be said."
+
+
+def _cautions(comparison: Comparison) -> list[str]:
+    return [
+        "The intervals reflect the test rows only, not training seeds: the same recipe with another seed may score "
+        "differently.",
+        "Overlap is a cautious reading: the runs were scored on the same rows, and a paired test can tell runs apart "
+        "whose intervals overlap.",
+        *_scored_repeatedly(comparison),
+        *_leaked_rows(comparison),
+        *_unlike_conditions(comparison),
+        *(
+            f"{run.name}: {run.curve.losses_not_finite} logged training losses were not finite."
+            for run in comparison.runs
+            if run.curve.losses_not_finite
+        ),
+    ]
+
+
+def _scored_repeatedly(comparison: Comparison) -> list[str]:
+    return [
+        f"{run.name} scored the test split {run.times_scored} times: choices made after the first look make its "
+        "accuracy too good."
+        for run in comparison.runs
+        if run.times_scored > 1
+    ]
+
+
+def _leaked_rows(comparison: Comparison) -> list[str]:
+    leaked = {data.leaked_test_rows_normalized for data in comparison.data}
+    if leaked == {0}:
+        return []
+    if len(leaked) > 1:
+        counts = ", ".join(f"{d.leaked_test_rows_normalized:,} for {listed(d.runs)}" for d in comparison.data)
+        return [
+            "The test rows that also stand among training or validation rows differ between the runs "
+            f"({counts}): accuracies without leaked rows are not over the same rows."
+        ]
+    rows = f"{leaked.pop():,} of {comparison.test_count:,} test rows also stand among the training or validation rows."
+    cleaned = [
+        (run.without_leaked_rows.metrics["accuracy"].value, run.name)
+        for run in comparison.runs
+        if run.without_leaked_rows is not None and "accuracy" in run.without_leaked_rows.metrics
+    ]
+    values = [value for value, _ in cleaned if value is not None]
+    if len(values) < len(comparison.runs):
+        return [rows]
+    first = [name for value, name in cleaned if value == max(values)]
+    if comparison.runs[0].name in first:
+        return [f"{rows} Without them, the highest accuracy is still that of {comparison.runs[0].name}."]
+    return [f"{rows} Without them, the highest accuracy is that of {listed(first)}."]
+
+
+def _unlike_conditions(comparison: Comparison) -> list[str]:
+    """What differs between the runs beside the model, and so limits what the table means."""
+    sentences = []
+    trained = {data.splits["train"].rows_fingerprint for data in comparison.data if "train" in data.splits}
+    if len(trained) > 1:
+        sentences.append("The runs were not trained on the same rows: a difference may come from the data.")
+    levels = {run.confidence_level for run in comparison.runs}
+    if len(levels) > 1:
+        stated = ", ".join(f"{run.name} {percent(run.confidence_level, 0)}" for run in comparison.runs)
+        sentences.append(f"The intervals have different confidence levels: {stated}.")
+    machines = {str([run.environment.get(key) for key in ("device", "processor", "threads", "world_size")])
+                for run in comparison.runs}  # fmt: skip
+    if len(machines) > 1:
+        sentences.append("The runs had different devices or thread counts: their speeds do not compare.")
+    return sentences

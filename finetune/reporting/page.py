@@ -1,0 +1,172 @@
+"""A comparison -> one self-contained HTML page: no network, no scripts, light and dark, screen and paper."""
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from finetune.reporting import plots
+from finetune.reporting.comparison import Comparison, RunSummary, printable
+from finetune.reporting.findings import Findings, listed
+from finetune.reporting.tables import (
+    NOTHING,
+    Cell,
+    comparison_table,
+    data_flaws,
+    data_source,
+    data_table,
+    metric_cell,
+    percent,
+)
+
+MOST_MATRIX_LABELS = 12
+"""With more labels a matrix no longer reads: the commonest confusions are listed in its place."""
+LISTED_CONFUSIONS = 20
+FOLDED_LABELS = 12
+"""With more labels the table of scores per label is folded."""
+
+
+@dataclass(frozen=True)
+class MatrixCell:
+    """Rows of one reference label that got one predicted label, and their share of that reference's rows."""
+
+    count: int
+    share: float | None
+    is_correct: bool
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Rows of `reference` taken for `predicted`."""
+
+    reference: str
+    predicted: str
+    count: int
+    share: float
+
+
+def render_page(comparison: Comparison, findings: Findings) -> str:
+    """The page as HTML text; every name and label in it is escaped."""
+    environment = Environment(
+        loader=PackageLoader("finetune.reporting"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"percent": percent, "listed": listed, "cell": metric_cell}
+    few_labels = len(comparison.labels) <= MOST_MATRIX_LABELS
+    return environment.get_template("comparison.html.j2").render(
+        comparison=comparison,
+        findings=findings,
+        table=comparison_table(comparison),
+        data=[
+            (data, data_source(data), data_table(data, comparison.labels), data_flaws(data, comparison.test_count))
+            for data in comparison.data
+        ],
+        forest=Markup(plots.forest_plot(comparison)),  # noqa: S704 (SVG made here; names in it are escaped)
+        curves=_curves(comparison),
+        colors={run.name: f"var(--series-{i % plots.SERIES + 1})" for i, run in enumerate(comparison.runs)},
+        dashes={run.name: " ".join(map(str, plots.dashes(i))) for i, run in enumerate(comparison.runs)},
+        trained=[run for run in comparison.runs if run.curve.training or run.curve.validation],
+        matrices=[(run, matrix_cells(run)) for run in comparison.runs if run.confusion_matrix] if few_labels else [],
+        confusions=[] if few_labels else [(run, confusions(run, comparison.labels)) for run in comparison.runs],
+        per_class=_per_class(comparison),
+        fold_labels=len(comparison.labels) > FOLDED_LABELS,
+        environments=[(run, environment_rows(run), _packages(run.environment)) for run in comparison.runs],
+    )
+
+
+def _curves(comparison: Comparison) -> list[tuple[str, Markup]]:
+    drawn = (
+        (
+            "Loss. Lines: training, smoothed over what was logged (faint). Points: validation.",
+            plots.loss_plot(comparison),
+        ),
+        ("Accuracy on the validation rows.", plots.accuracy_plot(comparison)),
+    )
+    return [(caption, Markup(svg)) for caption, svg in drawn if svg is not None]  # noqa: S704 (as above)
+
+
+def matrix_cells(run: RunSummary) -> list[list[MatrixCell]]:
+    """The confusion matrix with row shares; rows are references, columns predictions."""
+    return [
+        [MatrixCell(count, count / sum(row) if sum(row) else None, i == j) for j, count in enumerate(row)]
+        for i, row in enumerate(run.confusion_matrix)
+    ]
+
+
+def confusions(run: RunSummary, labels: Sequence[str]) -> list[Confusion]:
+    """The commonest confusions, the most rows first."""
+    found = [
+        Confusion(labels[i], labels[j], count, count / sum(row))
+        for i, row in enumerate(run.confusion_matrix)
+        for j, count in enumerate(row)
+        if i != j and count
+    ]
+    return sorted(found, key=lambda confusion: -confusion.count)[:LISTED_CONFUSIONS]
+
+
+def _per_class(comparison: Comparison) -> list[tuple[str, list[tuple[RunSummary, list[Cell]]]]]:
+    """Per label, per run: precision, recall and F1."""
+    return [
+        (label, [(run, [metric_cell(run.per_class[label].get(name)) for name in ("precision", "recall", "f1")])
+                 for run in comparison.runs if label in run.per_class])
+        for label in comparison.labels
+    ]  # fmt: skip
+
+
+# --- environment ------------------------------------------------------------------------------------------------------
+
+_ENVIRONMENT_LABELS = {
+    "command": "Command",
+    "device": "Device",
+    "processor": "Processor",
+    "threads": "Threads",
+    "world_size": "Processes",
+    "mixed_precision": "Mixed precision",
+    "start": "Start",
+    "end": "End",
+}
+_SHOWN_ELSEWHERE = {"finetune_version", "git_commit", "git_dirty", "packages", "seed"}
+
+
+def environment_rows(run: RunSummary) -> list[tuple[str, str]]:
+    """What a run ran with, as (name, text) pairs: settings, code, machine, then whatever else was recorded."""
+    environment = run.environment
+    rows = [("Recipe", run.recipe_name), *((key, f"{value:g}" if isinstance(value, float) else str(value))
+                                           for key, value in run.settings.items())]  # fmt: skip
+    rows.append(("Code", _code_version(environment)))
+    known = {key: label for key, label in _ENVIRONMENT_LABELS.items() if key in environment}
+    others = {key: key.replace("_", " ").capitalize() for key in environment if key not in known}
+    for key, label in (known | others).items():
+        if key not in _SHOWN_ELSEWHERE:
+            rows.append((label, _plain(key, environment[key])))
+    return rows
+
+
+def _code_version(environment: Mapping[str, Any]) -> str:
+    commit = environment.get("git_commit")
+    changed = ", with uncommitted changes" if environment.get("git_dirty") else ""
+    return f"finetune {environment.get('finetune_version', NOTHING)}" + (f", commit {commit}{changed}" if commit else "")
+
+
+def _plain(key: str, value: object) -> str:
+    match value:
+        case None:
+            return NOTHING
+        case str():
+            return printable(value)
+        case list() if key == "command":
+            return printable(shlex.join(map(str, value)))
+        case _:
+            return json.dumps(value, ensure_ascii=False)
+
+
+def _packages(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return sorted((str(name), str(version)) for name, version in environment.get("packages", {}).items())

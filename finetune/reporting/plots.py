@@ -1,0 +1,247 @@
+"""A comparison -> plots as inline SVG: text stays text, and all colours come from the page's CSS variables."""
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from html import escape
+from typing import TYPE_CHECKING
+
+from finetune.reporting.comparison import Comparison, RunSummary, TrainingPoint, ValidationPoint
+from finetune.reporting.tables import interval_text, shortened
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDTH = 480
+"""Units of the view box; on a phone 480 of them share some 360 pixels, so text stays readable."""
+TEXT_SIZE = 13
+SERIES = 8
+"""Colours before they repeat with another dash."""
+DASHES: tuple[tuple[float, ...], ...] = ((), (7, 3), (2, 2.5))
+
+# Colours that matplotlib is to draw with, and what the page is to read instead.
+_INK, _MUTED, _RULE, _BAND, _SURFACE = (f"#0101{i:02x}" for i in range(1, 6))
+_SERIES = tuple(f"#0102{i:02x}" for i in range(1, SERIES + 1))
+_CSS = {
+    _INK: "currentColor",
+    _MUTED: "var(--muted)",
+    _RULE: "var(--rule)",
+    _BAND: "var(--band)",
+    _SURFACE: "var(--surface)",
+    **{color: f"var(--series-{i})" for i, color in enumerate(_SERIES, start=1)},
+}
+
+Position = Callable[[TrainingPoint | ValidationPoint], float]
+
+
+def dashes(index: int) -> tuple[float, ...]:
+    """The dash pattern of the run at `index`: runs of one colour differ in it."""
+    return DASHES[index // SERIES % len(DASHES)]
+
+
+# --- accuracies -------------------------------------------------------------------------------------------------------
+
+
+def forest_plot(comparison: Comparison) -> str:
+    """Test accuracies with their intervals, one below the other; the best run's interval as a band behind all."""
+    runs = comparison.runs
+    row, top, bottom = 44, 8, 46
+    height = top + row * len(runs) + bottom
+    figure = _figure(height)
+    axes = figure.add_axes((10 / WIDTH, bottom / height, (WIDTH - 20) / WIDTH, row * len(runs) / height))
+    axes.set_ylim(len(runs) - 0.5, -0.5)
+    low, high = _accuracy_limits(runs)
+    axes.set_xlim(low, high)
+    _style(axes, grid="x")
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.set_xlabel("Test accuracy, %")
+    best = runs[0].accuracy
+    if best.low is not None and best.high is not None:
+        axes.axvspan(100 * best.low, 100 * best.high, color=_BAND, linewidth=0, zorder=0)
+    texts: dict[str, str] = {}
+    for i, run in enumerate(runs):
+        _draw_interval(axes, i, run, low)
+        # Stand-ins: the names' own characters may mean markup to matplotlib or be missing from its fonts.
+        for key, text, x, side in (
+            (f"@name{i}@", shortened(run.name, 34), 0.0, "left"),
+            (f"@score{i}@", interval_text(run.accuracy), 1.0, "right"),
+        ):
+            texts[key] = text
+            axes.text(x, i - 0.22, key, transform=axes.get_yaxis_transform(), ha=side, color=_INK)
+    summary = "; ".join(f"{run.name} {interval_text(run.accuracy)}" for run in runs)
+    return _svg(figure, "accuracy", "Test accuracies with intervals", summary, texts)
+
+
+def _accuracy_limits(runs: Sequence[RunSummary]) -> tuple[float, float]:
+    """The percents that the axis spans; a majority floor far below all others is left outside, or it would squeeze them."""
+    spans = [_span(run) for run in runs if run.accuracy.value is not None]
+    others = [_span(run) for run in runs if run.accuracy.value is not None and run.family != "majority"]
+    if len(others) > 1 and min(low for low, _ in spans) < min(low for low, _ in others):
+        width = max(high for _, high in others) - min(low for low, _ in others)
+        if max(high for _, high in others) - min(low for low, _ in spans) > 3 * width:
+            spans = others
+    if not spans:
+        return 0.0, 100.0
+    low, high = min(low for low, _ in spans), max(high for _, high in spans)
+    margin = max(0.08 * (high - low), 0.2)
+    return max(low - margin, -0.5), min(high + margin, 100.5)
+
+
+def _span(run: RunSummary) -> tuple[float, float]:
+    known = [100 * end for end in (run.accuracy.low, run.accuracy.value, run.accuracy.high) if end is not None]
+    return min(known), max(known)
+
+
+def _draw_interval(axes: "Axes", i: int, run: RunSummary, left: float) -> None:
+    y, color = i + 0.22, _SERIES[i % SERIES]
+    accuracy = run.accuracy
+    if accuracy.value is None:
+        return
+    if _span(run)[1] < left:
+        axes.annotate("", (0, y), (0.06, y), xycoords=axes.get_yaxis_transform(), textcoords=axes.get_yaxis_transform(),
+                      arrowprops={"arrowstyle": "->", "color": color, "linewidth": 2, "shrinkA": 0})  # fmt: skip
+        axes.text(0.075, y, "off the axis", transform=axes.get_yaxis_transform(), va="center", color=_MUTED)
+        return
+    if accuracy.low is not None and accuracy.high is not None:
+        ends = [100 * accuracy.low, 100 * accuracy.high]
+        axes.plot(ends, [y, y], color=color, linewidth=2.5, marker="|", markersize=9, markeredgewidth=2)
+    shape, face = ("s", _SURFACE) if run.is_floor else ("o", color)
+    axes.plot([100 * accuracy.value], [y], shape, color=color, markersize=8, markerfacecolor=face, markeredgewidth=2)
+
+
+# --- curves -----------------------------------------------------------------------------------------------------------
+
+
+def curve_axis(comparison: Comparison) -> tuple[str, Position]:
+    """What the curves run over: epochs, which compare across batch sizes, or steps where the log has no such epochs."""
+    for run in comparison.runs:
+        for points in (run.curve.training, run.curve.validation):
+            epochs = [point.epoch for point in points if point.epoch is not None]
+            rising = all(before < after for before, after in zip(epochs, epochs[1:], strict=False))
+            if len(epochs) < len(points) or not rising:
+                return "Step", lambda point: point.step
+    return "Epoch", lambda point: point.epoch or 0.0
+
+
+def loss_plot(comparison: Comparison) -> str | None:
+    """Training loss (as logged, faint, and smoothed) and validation loss (points); None where nothing was logged."""
+    if not any(run.curve.training or run.curve.validation for run in comparison.runs):
+        return None
+    figure, axes = _curve_axes(comparison, "Loss")
+    _, position = curve_axis(comparison)
+    for i, run in enumerate(comparison.runs):
+        color, dash = _SERIES[i % SERIES], (0, dashes(i) or None)
+        x, losses = [position(point) for point in run.curve.training], [point.loss for point in run.curve.training]
+        axes.plot(x, losses, color=color, linewidth=1, alpha=0.28)
+        axes.plot(x, smooth(losses), color=color, linewidth=2, linestyle=dash)
+        validated = [(position(point), point.loss) for point in run.curve.validation if point.loss is not None]
+        axes.plot(*_unzip(validated), "o", color=color, markersize=6.5, markeredgecolor=_SURFACE, markeredgewidth=1.2)
+    label = f"Loss over {curve_axis(comparison)[0].lower()}s"
+    return _svg(figure, "loss", label, _ends(comparison, "loss"), {})
+
+
+def accuracy_plot(comparison: Comparison) -> str | None:
+    """Validation accuracy; None where nothing was validated during training."""
+    if not any(point.accuracy is not None for run in comparison.runs for point in run.curve.validation):
+        return None
+    figure, axes = _curve_axes(comparison, "Validation accuracy, %")
+    _, position = curve_axis(comparison)
+    for i, run in enumerate(comparison.runs):
+        points = [(position(p), 100 * p.accuracy) for p in run.curve.validation if p.accuracy is not None]
+        axes.plot(*_unzip(points), color=_SERIES[i % SERIES], linewidth=2, linestyle=(0, dashes(i) or None),
+                  marker="o", markersize=6.5, markeredgecolor=_SURFACE, markeredgewidth=1.2)  # fmt: skip
+    label = f"Validation accuracy over {curve_axis(comparison)[0].lower()}s"
+    return _svg(figure, "validation", label, _ends(comparison, "accuracy"), {})
+
+
+def smooth(values: Sequence[float]) -> list[float]:
+    """An exponential moving average over about a twentieth of the values, without the pull to its start.
+
+    Bias correction as in Adam (Kingma & Ba 2015, section 3).
+    """
+    keep = 1 - 2 / (max(len(values) // 20, 1) + 1)
+    average, weight, smoothed = 0.0, 0.0, []
+    for value in values:
+        average, weight = keep * average + (1 - keep) * value, keep * weight + (1 - keep)
+        smoothed.append(average / weight)
+    return smoothed
+
+
+def _ends(comparison: Comparison, metric: str) -> str:
+    """What the curves come to, for those who do not see them."""
+    parts = []
+    for run in comparison.runs:
+        values = [getattr(point, metric) for point in run.curve.validation]
+        if values and values[-1] is not None:
+            parts.append(f"{run.name} ends at a validation {metric} of {values[-1]:.3f}")
+    return "; ".join(parts)
+
+
+def _unzip(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [x for x, _ in points], [y for _, y in points]
+
+
+def _curve_axes(comparison: Comparison, label: str) -> "tuple[Figure, Axes]":
+    height = 310
+    figure = _figure(height)
+    axes = figure.add_axes((54 / WIDTH, 46 / height, (WIDTH - 66) / WIDTH, (height - 58) / height))
+    _style(axes, grid="y")
+    axes.set_xlabel(curve_axis(comparison)[0])
+    axes.set_ylabel(label)
+    return figure, axes
+
+
+# --- SVG --------------------------------------------------------------------------------------------------------------
+
+
+def _figure(height: float) -> "Figure":
+    # Imported late: it takes longer than all else here, and the command line imports this module.
+    from matplotlib.figure import Figure
+
+    # The SVG backend counts 72 units to the inch.
+    figure = Figure(figsize=(WIDTH / 72, height / 72))
+    figure.patch.set_visible(False)
+    return figure
+
+
+def _style(axes: "Axes", grid: str) -> None:
+    axes.patch.set_visible(False)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for spine in axes.spines.values():
+        spine.set_color(_RULE)
+    axes.set_axisbelow(True)
+    axes.grid(axis="x" if grid == "x" else "y", color=_RULE, linewidth=1)
+    axes.tick_params(length=0, labelsize=TEXT_SIZE, labelcolor=_MUTED, pad=6)
+    for label in (axes.xaxis.label, axes.yaxis.label):
+        label.set(color=_MUTED, fontsize=TEXT_SIZE)
+
+
+def _svg(figure: "Figure", name: str, title: str, description: str, texts: dict[str, str]) -> str:
+    """The figure as an SVG element for HTML; `texts` are stand-ins in it and what they stand for, plain text."""
+    import matplotlib
+
+    buffer = io.StringIO()
+    # fonttype none keeps text as text; the salt makes element ids the same in every run.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "finetune", "font.size": TEXT_SIZE}):
+        for text in figure.findobj(match=lambda artist: hasattr(artist, "set_fontsize")):
+            text.set_fontsize(TEXT_SIZE)
+        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    drawing = buffer.getvalue()
+    # The preamble and metadata name outside addresses; the style sheet would reach out over the whole page.
+    drawing = drawing[drawing.index("<svg") :]
+    drawing = re.sub(r"<metadata>.*?</metadata>|<defs>\s*<style.*?</style>\s*</defs>|<!--.*?-->", "", drawing, flags=re.S)
+    drawing = re.sub(r"(?<=[\s;\"])font(?:-family)?: [^;\"]*px [^;\"]*", f"font-size: {TEXT_SIZE}px", drawing)
+    drawing = re.sub(r"font-family: [^;\"]*;? ?", "", drawing)
+    drawing = re.sub(r"(\bid=\"|url\(#|href=\"#)", rf"\g<1>{name}-", drawing)
+    drawing = re.sub(r"#01[0-9a-f]{4}\b", lambda found: _CSS.get(found.group(), found.group()), drawing)
+    drawing = re.sub(r"@(?:name|score)\d+@", lambda found: escape(texts[found.group()]), drawing)
+    view_box = re.search(r"viewBox=\"[^\"]*\"", drawing)
+    opening = (
+        f'<svg class="plot" {view_box.group() if view_box else ""} role="img" '
+        f'aria-labelledby="{name}-title {name}-description"><title id="{name}-title">{escape(title)}</title>'
+        f'<desc id="{name}-description">{escape(description)}</desc>'
+    )
+    return opening + drawing[drawing.index(">") + 1 :].strip()

@@ -1,0 +1,287 @@
+"""A comparison -> rows of text cells, and these as Markdown or as a table for the terminal."""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich import box
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from finetune.reporting.comparison import Comparison, Cost, DataSummary, Metric, RunSummary
+
+NOTHING = "–"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell's main text and a lesser one behind it, such as "86.9 %" and "[86.6, 87.2]"."""
+
+    text: str
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.text} {self.detail}".rstrip()
+
+
+@dataclass(frozen=True)
+class Column:
+    """A head, the lesser text behind it, and whether its cells are numbers (set flush right)."""
+
+    title: str
+    detail: str = ""
+    is_number: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.title} {self.detail}".rstrip()
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns and rows; the first column heads its row."""
+
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+
+# --- numbers ----------------------------------------------------------------------------------------------------------
+
+
+def percent(share: float | None, decimals: int = 1) -> str:
+    """0.869 -> "86.9 %"."""
+    return NOTHING if share is None else f"{100 * share:.{decimals}f} %"
+
+
+def metric_cell(metric: Metric | None) -> Cell:
+    """A share with its interval, in percent."""
+    if metric is None or metric.value is None:
+        return Cell(NOTHING)
+    if metric.low is None or metric.high is None:
+        return Cell(percent(metric.value))
+    return Cell(percent(metric.value), f"[{100 * metric.low:.1f}, {100 * metric.high:.1f}]")
+
+
+def interval_text(metric: Metric) -> str:
+    """ "86.9 % [86.6, 87.2]"."""
+    return str(metric_cell(metric))
+
+
+def short_count(count: int | None) -> str:
+    """A count in three digits or so: 950, "12.3 k", "1.2 M", "110 M"."""
+    if count is None:
+        return NOTHING
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        # 999,950 shows as "1.0 M", not as "1000 k".
+        if count >= size * 0.9995 and count >= 1000:
+            scaled = count / size
+            return f"{scaled:.0f} {unit}" if scaled >= 99.95 else f"{scaled:.1f} {unit}"
+    return str(count)
+
+
+def duration(seconds: float | None) -> str:
+    """ "0.4 s", "42 s", "3 min 12 s", "2 h 05 min"."""
+    if seconds is None:
+        return NOTHING
+    if seconds < 9.95:
+        return "< 0.1 s" if 0 <= seconds < 0.05 else f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def rate(rows_per_second: float | None) -> str:
+    """ "1,234" or, below ten, "3.4"."""
+    if rows_per_second is None:
+        return NOTHING
+    return f"{rows_per_second:,.0f}" if rows_per_second >= 9.95 else f"{rows_per_second:.1f}"
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """One row per run, the highest accuracy first."""
+    levels = {run.confidence_level for run in comparison.runs}
+    detail = f"[{percent(levels.pop(), 0)} interval]" if len(levels) == 1 else "[interval]"
+    with_leaks = any(run.without_leaked_rows is not None for run in comparison.runs)
+    columns = [
+        Column("Run", is_number=False),
+        Column("Model", is_number=False),
+        Column("Test accuracy", detail),
+        Column("Macro F1", detail),
+        *([Column("Accuracy without leaked rows", detail)] if with_leaks else []),
+        Column("Parameters"),
+        Column("Training time"),
+        Column("Training", "rows/s"),
+        Column("Scoring", "rows/s"),
+        Column("Test split scored"),
+    ]
+    return Table(tuple(columns), tuple(_run_row(run, comparison, with_leaks=with_leaks) for run in comparison.runs))
+
+
+def _run_row(run: RunSummary, comparison: Comparison, *, with_leaks: bool) -> tuple[Cell, ...]:
+    scored = Cell("once") if run.times_scored == 1 else Cell(f"{run.times_scored} times", "(more than once)")
+    return (
+        Cell(run.name),
+        Cell(run.model, "(a floor)" if run.is_floor else ""),
+        metric_cell(run.accuracy),
+        metric_cell(run.metrics.get("macro_f1")),
+        *([_without_leaked_cell(run, comparison)] if with_leaks else []),
+        _parameters_cell(run.cost),
+        Cell(duration(run.cost.training_seconds)),
+        Cell(rate(run.cost.training_rows_per_second)),
+        Cell(rate(run.cost.scoring_rows_per_second)),
+        scored if run.times_scored else Cell("never"),
+    )
+
+
+def _without_leaked_cell(run: RunSummary, comparison: Comparison) -> Cell:
+    if run.without_leaked_rows is not None:
+        return metric_cell(run.without_leaked_rows.metrics.get("accuracy"))
+    leaked = next(data.leaked_test_rows_normalized for data in comparison.data if run.name in data.runs)
+    return Cell(NOTHING if leaked else "none leaked")
+
+
+def _parameters_cell(cost: Cost) -> Cell:
+    trained = cost.trainable_parameters
+    partly = trained is not None and trained != cost.parameters
+    return Cell(short_count(cost.parameters), f"({short_count(trained)} trained)" if partly else "")
+
+
+def data_table(data: DataSummary, labels: Sequence[str]) -> Table:
+    """One row per split: rows, rows per label, rows dropped; labels in columns only while they are few."""
+    few = labels if len(labels) <= 10 else ()
+    reasons = sorted({reason for split in data.splits.values() for reason in split.dropped})
+    columns = [Column("Split", is_number=False), Column("Rows"), *(Column(label) for label in few)]
+    columns += [Column(f"Dropped: {reason}") for reason in reasons]
+    rows = [
+        (
+            Cell(name, "(set aside from train)" if name in data.set_aside_from_train else ""),
+            Cell(f"{split.count:,}"),
+            *(_share_cell(split.label_counts.get(label, 0), split.count) for label in few),
+            *(Cell(f"{split.dropped[reason]:,}" if reason in split.dropped else NOTHING) for reason in reasons),
+        )
+        for name, split in data.splits.items()
+    ]
+    return Table(tuple(columns), tuple(rows))
+
+
+def _share_cell(count: int, total: int) -> Cell:
+    return Cell(f"{count:,}", f"({percent(count / total)})" if total else "")
+
+
+def data_flaws(data: DataSummary, test_count: int) -> list[str]:
+    """The flaws that were counted, one sentence each."""
+    repeated, leaked = data.repeated_train_rows, data.leaked_test_rows_normalized
+    if not repeated and not leaked:
+        return ["No repeated rows in train and validation, and no test rows that stand there too."]
+    share = f" ({percent(leaked / test_count)})" if test_count else ""
+    return [
+        f"Repeated rows in train and validation: {repeated:,}.",
+        f"Test rows that stand in train or validation too: {leaked:,}{share}, of which "
+        f"{data.leaked_test_rows_exact:,} letter by letter.",
+    ]
+
+
+def data_source(data: DataSummary) -> str:
+    """The source in a line: "nsmc, revision main" or "local files: train.csv, test.csv"."""
+    revision = f", revision {data.revision}" if data.revision else ""
+    # An embedded set is named; its file names add nothing.
+    files = f": {', '.join(data.files)}" if data.files and data.source == "local files" else ""
+    return f"{data.source}{revision}{files}"
+
+
+# --- Markdown ---------------------------------------------------------------------------------------------------------
+
+_MARKUP = re.compile(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])")
+
+
+def escape_markdown(text: str) -> str:
+    """`text` so that Markdown shows it as it is; an underscore within a word is plain already."""
+    plain = _MARKUP.sub(r"\\\g<0>", text)
+    return plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def markdown_table(table: Table) -> str:
+    """The table in GitHub's Markdown."""
+
+    def line(cells: Sequence[str]) -> str:
+        return f"| {' | '.join(cells)} |"
+
+    return "\n".join(
+        [
+            line([escape_markdown(str(column)) for column in table.columns]),
+            line(["---:" if column.is_number else ":---" for column in table.columns]),
+            *(line([escape_markdown(str(cell)) for cell in row]) for row in table.rows),
+        ]
+    )
+
+
+def comparison_markdown(comparison: Comparison, sentences: Sequence[str]) -> str:
+    """The table, the words and the data as a Markdown document."""
+    blocks = [
+        f"# Comparison of {len(comparison.runs)} runs",
+        f"Scored on the same {comparison.test_count:,} test rows, {len(comparison.labels)} labels.",
+        markdown_table(comparison_table(comparison)),
+        "\n".join(f"- {escape_markdown(sentence)}" for sentence in sentences),
+        "## Data",
+    ]
+    for data in comparison.data:
+        of_runs = f" (runs: {', '.join(data.runs)})" if len(comparison.data) > 1 else ""
+        blocks += [
+            f"Source: {escape_markdown(data_source(data) + of_runs)}",
+            markdown_table(data_table(data, comparison.labels)),
+            "\n".join(f"- {escape_markdown(flaw)}" for flaw in data_flaws(data, comparison.test_count)),
+        ]
+    blocks.append(f"Made by finetune {comparison.finetune_version}.")
+    return "\n\n".join(blocks) + "\n"
+
+
+# --- the terminal -----------------------------------------------------------------------------------------------------
+
+
+def rich_table(table: Table) -> RichTable:
+    """The table for the terminal: details stand below their value, and the model below the run, to save width."""
+    merged = _merge_model(table)
+    shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_lines=False)
+    for column in merged.columns:
+        shown.add_column(
+            _stacked(column.title, column.detail),
+            justify="right" if column.is_number else "left",
+            overflow="fold",
+            min_width=None if column.is_number else 14,
+        )
+    for row in merged.rows:
+        shown.add_row(*(_stacked(cell.text, cell.detail) for cell in row))
+    return shown
+
+
+def _merge_model(table: Table) -> Table:
+    """The second column's cells as details of the first's, where there is a model column."""
+    if table.columns[1].title != "Model":
+        return table
+    columns = (Column("Run", "and model", is_number=False), *table.columns[2:])
+    return Table(columns, tuple((Cell(run.text, str(model)), *cells) for run, model, *cells in table.rows))
+
+
+def _stacked(text: str, detail: str) -> Text:
+    # Text objects, not markup: a name such as "[red]" is a name.
+    return Text.assemble(text, (f"\n{detail}", "dim")) if detail else Text(text)
+
+
+# --- widths -----------------------------------------------------------------------------------------------------------
+
+
+def shortened(text: str, width: int) -> str:
+    """`text` cut to `width` columns with an ellipsis; a Hangul syllable takes two."""
+    used = 0
+    for i, character in enumerate(text):
+        used += 2 if unicodedata.east_asian_width(character) in "WF" else 1
+        if used > width:
+            return f"{text[: max(i - 1, 0)]}…"
+    return text
