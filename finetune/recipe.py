@@ -337,6 +337,21 @@ _TextLoader.yaml_implicit_resolvers = {
 }
 
 
+class _TextDumper(yaml.SafeDumper):
+    """Dumps text so that it reads back: PyYAML alone turns the line separators of Unicode into spaces."""
+
+    def represent_text(self, text: str) -> yaml.Node:
+        style = '"' if set(text) & set("\x85\u2028\u2029") else None
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_TextDumper.add_representer(str, _TextDumper.represent_text)
+
+
+def _write_yaml(tree: Mapping[str, Any], width: int = 120) -> str:
+    return yaml.dump(dict(tree), Dumper=_TextDumper, sort_keys=False, allow_unicode=True, width=width)
+
+
 def _read_yaml(text: str, origin: str) -> object:
     try:
         # The loader is a SafeLoader: no tag of it builds anything but plain values.
@@ -453,7 +468,7 @@ def dump_recipe(recipe: Recipe, relative_to: Path | None = None) -> str:
     tree = recipe.model_dump(mode="json")
     if relative_to is not None:
         tree = relative_paths(tree, relative_to)
-    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=120)
+    return _write_yaml(tree)
 
 
 def with_values(recipe: Recipe, **sections: Mapping[str, Any]) -> Recipe:
@@ -601,5 +616,4 @@ def _render(tree: Mapping[str, Any], documentation: Mapping[str, str], prefix: s
             continue
         if dotted in documentation:
             lines.append(f"{indent}# {documentation[dotted]}")
-        dumped = yaml.safe_dump({key: value}, sort_keys=False, allow_unicode=True, width=1000).rstrip()
-        lines.extend(f"{indent}{line}" for line in dumped.splitlines())
+        lines.extend(f"{indent}{line}" for line in _write_yaml({key: value}, width=10_000).rstrip("\n").split("\n"))

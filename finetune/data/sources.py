@@ -4,6 +4,7 @@ import csv
 import difflib
 import json
 import os
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -96,24 +97,37 @@ def _read_delimited(
 ) -> datasets.Dataset:
     quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
     encoding = "utf-8-sig" if options.encoding.lower().replace("_", "-") in ("utf-8", "utf8") else options.encoding
+    csv.field_size_limit(sys.maxsize)  # the default refuses a text of more than 131,072 characters
+    ragged: tuple[int, int] | None = None
     try:
         with path.open(encoding=encoding, newline="") as lines:
-            header = next(csv.reader(lines, delimiter=delimiter, quoting=quoting), [])
-            for _ in lines:  # one pass, so that a wrong encoding is found before anything is built
-                pass
+            records = csv.reader(lines, delimiter=delimiter, quoting=quoting)
+            header = next(records, [])
+            # One pass over the file, so that a wrong encoding or a ragged row is found before anything is built, and by
+            # its number: the builder fills short rows up in silence.
+            for number, record in enumerate(records, start=2):
+                if record and len(record) != len(header) and ragged is None:
+                    ragged = number, len(record)
     except LookupError:
         raise UserError(f"data.encoding: no encoding named {options.encoding!r}") from None
-    except UnicodeDecodeError as error:
+    except UnicodeError:
         raise UserError(
-            f"{path}: not {options.encoding} at byte {error.start}; name its encoding, such as --data.encoding cp949"
+            f"{path}: not {options.encoding} text; name its encoding, such as --data.encoding cp949"
         ) from None
+    except csv.Error as error:
+        raise UserError(f"{path}, line {records.line_num}: {error}") from None
     repeated = [name for name, count in Counter(header).items() if count > 1]
     if repeated:
         raise UserError(f"{path}, row 1: the column {repeated[0]!r} stands twice; rename one")
     _check_columns(path, header, columns)
+    if ragged is not None:
+        number, fields = ragged
+        raise UserError(
+            f"{path}, row {number}: {fields} fields where the header has {len(header)}; mend or remove the row"
+        )
     # Everything as text: what a label means is decided by the recipe, not by what a column looks like. Without these
     # options "NA", "null" and "" would silently become missing values.
-    rows = _build(
+    return _build(
         "csv",
         path,
         sep=delimiter,
@@ -122,12 +136,6 @@ def _read_delimited(
         encoding=encoding,
         features=datasets.Features({name: datasets.Value("string") for name in header}),
     )
-    for name in columns:
-        missing = rows.data.column(name).null_count
-        if missing:
-            row = rows.data.column(name).is_null().to_pylist().index(True) + 2
-            raise UserError(f"{path}, row {row}: fewer fields than the header's {len(header)}; mend or remove the row")
-    return rows
 
 
 def _read_jsonl(path: Path, encoding: str) -> datasets.Dataset:

@@ -325,7 +325,8 @@ def _finite(value: Any) -> Any:
 
 def _metrics(raw: Mapping[str, Mapping[str, float | None]]) -> dict[str, Metric]:
     return {
-        name: Metric(*(_finite(interval.get(key)) for key in ("value", "low", "high"))) for name, interval in raw.items()
+        name: Metric(*(_finite(interval.get(key)) for key in ("value", "low", "high")))
+        for name, interval in raw.items()
     }
 
 

@@ -72,11 +72,19 @@ def _against_best(best: RunSummary, run: RunSummary) -> str:
 
 
 def _cautions(comparison: Comparison) -> list[str]:
+    best = comparison.runs[0].accuracy
+    overlap = any(best.overlaps(run.accuracy) for run in comparison.runs[1:])
     return [
         "The intervals reflect the test rows only, not training seeds: the same recipe with another seed may score "
         "differently.",
-        "Overlap is a cautious reading: the runs were scored on the same rows, and a paired test can tell runs apart "
-        "whose intervals overlap.",
+        *(
+            [
+                "Overlap is a cautious reading: the runs were scored on the same rows, and a paired test can tell runs "
+                "apart whose intervals overlap."
+            ]
+            if overlap
+            else []
+        ),
         *_scored_repeatedly(comparison),
         *_leaked_rows(comparison),
         *_unlike_conditions(comparison),
@@ -90,7 +98,7 @@ def _cautions(comparison: Comparison) -> list[str]:
 
 def _scored_repeatedly(comparison: Comparison) -> list[str]:
     return [
-        f"{run.name} scored the test split {run.times_scored} times: choices made after the first look make its "
+        f"{run.name} scored the test split {run.times_scored} times: choices made after the first look can make its "
         "accuracy too good."
         for run in comparison.runs
         if run.times_scored > 1

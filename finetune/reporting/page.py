@@ -59,7 +59,7 @@ def render_page(comparison: Comparison, findings: Findings) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"percent": percent, "listed": listed, "cell": metric_cell}
+    environment.filters |= {"percent": percent, "listed": listed}
     few_labels = len(comparison.labels) <= MOST_MATRIX_LABELS
     return environment.get_template("comparison.html.j2").render(
         comparison=comparison,
@@ -69,7 +69,8 @@ def render_page(comparison: Comparison, findings: Findings) -> str:
             (data, data_source(data), data_table(data, comparison.labels), data_flaws(data, comparison.test_count))
             for data in comparison.data
         ],
-        forest=Markup(plots.forest_plot(comparison)),  # noqa: S704 (SVG made here; names in it are escaped)
+        # Marked as safe: the SVG is made here, and names in it are escaped.
+        forest=Markup(plots.forest_plot(comparison)),
         curves=_curves(comparison),
         colors={run.name: f"var(--series-{i % plots.SERIES + 1})" for i, run in enumerate(comparison.runs)},
         dashes={run.name: " ".join(map(str, plots.dashes(i))) for i, run in enumerate(comparison.runs)},
@@ -85,12 +86,12 @@ def render_page(comparison: Comparison, findings: Findings) -> str:
 def _curves(comparison: Comparison) -> list[tuple[str, Markup]]:
     drawn = (
         (
-            "Loss. Lines: training, smoothed over what was logged (faint). Points: validation.",
+            "Loss. Lines: training, smoothed over what was logged (faint). Dotted, with points: validation.",
             plots.loss_plot(comparison),
         ),
         ("Accuracy on the validation rows.", plots.accuracy_plot(comparison)),
     )
-    return [(caption, Markup(svg)) for caption, svg in drawn if svg is not None]  # noqa: S704 (as above)
+    return [(caption, Markup(svg)) for caption, svg in drawn if svg is not None]
 
 
 def matrix_cells(run: RunSummary) -> list[list[MatrixCell]]:
@@ -153,7 +154,8 @@ def environment_rows(run: RunSummary) -> list[tuple[str, str]]:
 def _code_version(environment: Mapping[str, Any]) -> str:
     commit = environment.get("git_commit")
     changed = ", with uncommitted changes" if environment.get("git_dirty") else ""
-    return f"finetune {environment.get('finetune_version', NOTHING)}" + (f", commit {commit}{changed}" if commit else "")
+    version = f"finetune {environment.get('finetune_version', NOTHING)}"
+    return f"{version}, commit {commit}{changed}" if commit else version
 
 
 def _plain(key: str, value: object) -> str:

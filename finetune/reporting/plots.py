@@ -4,6 +4,7 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from html import escape
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from finetune.reporting.comparison import Comparison, RunSummary, TrainingPoint, ValidationPoint
@@ -53,7 +54,9 @@ def forest_plot(comparison: Comparison) -> str:
     axes.set_ylim(len(runs) - 0.5, -0.5)
     low, high = _accuracy_limits(runs)
     axes.set_xlim(low, high)
-    _style(axes, grid="x")
+    _style(axes)
+    # Each value stands beside its run: grid lines would only run through the names.
+    axes.tick_params(axis="x", length=4, color=_RULE)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.set_xlabel("Test accuracy, %")
@@ -69,13 +72,13 @@ def forest_plot(comparison: Comparison) -> str:
             (f"@score{i}@", interval_text(run.accuracy), 1.0, "right"),
         ):
             texts[key] = text
-            axes.text(x, i - 0.22, key, transform=axes.get_yaxis_transform(), ha=side, color=_INK)
+            axes.text(x, i - 0.2, key, transform=axes.get_yaxis_transform(), ha=side, color=_INK)
     summary = "; ".join(f"{run.name} {interval_text(run.accuracy)}" for run in runs)
     return _svg(figure, "accuracy", "Test accuracies with intervals", summary, texts)
 
 
 def _accuracy_limits(runs: Sequence[RunSummary]) -> tuple[float, float]:
-    """The percents that the axis spans; a majority floor far below all others is left outside, or it would squeeze them."""
+    """The percents that the axis spans, without a majority floor far below all others: it would squeeze them."""
     spans = [_span(run) for run in runs if run.accuracy.value is not None]
     others = [_span(run) for run in runs if run.accuracy.value is not None and run.family != "majority"]
     if len(others) > 1 and min(low for low, _ in spans) < min(low for low, _ in others):
@@ -95,7 +98,7 @@ def _span(run: RunSummary) -> tuple[float, float]:
 
 
 def _draw_interval(axes: "Axes", i: int, run: RunSummary, left: float) -> None:
-    y, color = i + 0.22, _SERIES[i % SERIES]
+    y, color = i + 0.1, _SERIES[i % SERIES]
     accuracy = run.accuracy
     if accuracy.value is None:
         return
@@ -119,7 +122,7 @@ def curve_axis(comparison: Comparison) -> tuple[str, Position]:
     for run in comparison.runs:
         for points in (run.curve.training, run.curve.validation):
             epochs = [point.epoch for point in points if point.epoch is not None]
-            rising = all(before < after for before, after in zip(epochs, epochs[1:], strict=False))
+            rising = all(before < after for before, after in pairwise(epochs))
             if len(epochs) < len(points) or not rising:
                 return "Step", lambda point: point.step
     return "Epoch", lambda point: point.epoch or 0.0
@@ -137,6 +140,7 @@ def loss_plot(comparison: Comparison) -> str | None:
         axes.plot(x, losses, color=color, linewidth=1, alpha=0.28)
         axes.plot(x, smooth(losses), color=color, linewidth=2, linestyle=dash)
         validated = [(position(point), point.loss) for point in run.curve.validation if point.loss is not None]
+        axes.plot(*_unzip(validated), color=color, linewidth=1, linestyle=":")
         axes.plot(*_unzip(validated), "o", color=color, markersize=6.5, markeredgecolor=_SURFACE, markeredgewidth=1.2)
     label = f"Loss over {curve_axis(comparison)[0].lower()}s"
     return _svg(figure, "loss", label, _ends(comparison, "loss"), {})
@@ -157,11 +161,11 @@ def accuracy_plot(comparison: Comparison) -> str | None:
 
 
 def smooth(values: Sequence[float]) -> list[float]:
-    """An exponential moving average over about a twentieth of the values, without the pull to its start.
+    """An exponential moving average over about a tenth of the values, without the pull to its start.
 
     Bias correction as in Adam (Kingma & Ba 2015, section 3).
     """
-    keep = 1 - 2 / (max(len(values) // 20, 1) + 1)
+    keep = 1 - 2 / (max(len(values) // 10, 3) + 1)
     average, weight, smoothed = 0.0, 0.0, []
     for value in values:
         average, weight = keep * average + (1 - keep) * value, keep * weight + (1 - keep)
@@ -187,7 +191,9 @@ def _curve_axes(comparison: Comparison, label: str) -> "tuple[Figure, Axes]":
     height = 310
     figure = _figure(height)
     axes = figure.add_axes((54 / WIDTH, 46 / height, (WIDTH - 66) / WIDTH, (height - 58) / height))
-    _style(axes, grid="y")
+    _style(axes)
+    axes.set_axisbelow(True)
+    axes.grid(axis="y", color=_RULE, linewidth=1)
     axes.set_xlabel(curve_axis(comparison)[0])
     axes.set_ylabel(label)
     return figure, axes
@@ -206,14 +212,12 @@ def _figure(height: float) -> "Figure":
     return figure
 
 
-def _style(axes: "Axes", grid: str) -> None:
+def _style(axes: "Axes") -> None:
     axes.patch.set_visible(False)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for spine in axes.spines.values():
         spine.set_color(_RULE)
-    axes.set_axisbelow(True)
-    axes.grid(axis="x" if grid == "x" else "y", color=_RULE, linewidth=1)
     axes.tick_params(length=0, labelsize=TEXT_SIZE, labelcolor=_MUTED, pad=6)
     for label in (axes.xaxis.label, axes.yaxis.label):
         label.set(color=_MUTED, fontsize=TEXT_SIZE)
@@ -222,17 +226,19 @@ def _style(axes: "Axes", grid: str) -> None:
 def _svg(figure: "Figure", name: str, title: str, description: str, texts: dict[str, str]) -> str:
     """The figure as an SVG element for HTML; `texts` are stand-ins in it and what they stand for, plain text."""
     import matplotlib
+    from matplotlib.text import Text
 
     buffer = io.StringIO()
     # fonttype none keeps text as text; the salt makes element ids the same in every run.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "finetune", "font.size": TEXT_SIZE}):
-        for text in figure.findobj(match=lambda artist: hasattr(artist, "set_fontsize")):
+        for text in figure.findobj(Text):
             text.set_fontsize(TEXT_SIZE)
         figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     drawing = buffer.getvalue()
     # The preamble and metadata name outside addresses; the style sheet would reach out over the whole page.
     drawing = drawing[drawing.index("<svg") :]
-    drawing = re.sub(r"<metadata>.*?</metadata>|<defs>\s*<style.*?</style>\s*</defs>|<!--.*?-->", "", drawing, flags=re.S)
+    unwanted = r"<metadata>.*?</metadata>|<defs>\s*<style.*?</style>\s*</defs>|<!--.*?-->"
+    drawing = re.sub(unwanted, "", drawing, flags=re.DOTALL)
     drawing = re.sub(r"(?<=[\s;\"])font(?:-family)?: [^;\"]*px [^;\"]*", f"font-size: {TEXT_SIZE}px", drawing)
     drawing = re.sub(r"font-family: [^;\"]*;? ?", "", drawing)
     drawing = re.sub(r"(\bid=\"|url\(#|href=\"#)", rf"\g<1>{name}-", drawing)

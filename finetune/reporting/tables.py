@@ -4,8 +4,10 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from rich import box
+from rich.cells import cell_len
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -183,8 +185,8 @@ def data_flaws(data: DataSummary, test_count: int) -> list[str]:
     share = f" ({percent(leaked / test_count)})" if test_count else ""
     return [
         f"Repeated rows in train and validation: {repeated:,}.",
-        f"Test rows that stand in train or validation too: {leaked:,}{share}, of which "
-        f"{data.leaked_test_rows_exact:,} letter by letter.",
+        f"Test rows that stand in train or validation too: {leaked:,}{share}, "
+        f"{data.leaked_test_rows_exact:,} of them with exactly the same text.",
     ]
 
 
@@ -198,11 +200,11 @@ def data_source(data: DataSummary) -> str:
 
 # --- Markdown ---------------------------------------------------------------------------------------------------------
 
-_MARKUP = re.compile(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])")
+_MARKUP = re.compile(r"[\\`*|~$]|\[(?![\d-])|\](?=[(\[:])|(?<![^\W_])_|_(?![^\W_])")
 
 
 def escape_markdown(text: str) -> str:
-    """`text` so that Markdown shows it as it is; an underscore within a word is plain already."""
+    """`text` so that Markdown shows it as it is; underscores in words and brackets of intervals need nothing."""
     plain = _MARKUP.sub(r"\\\g<0>", text)
     return plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
@@ -245,20 +247,43 @@ def comparison_markdown(comparison: Comparison, sentences: Sequence[str]) -> str
 # --- the terminal -----------------------------------------------------------------------------------------------------
 
 
-def rich_table(table: Table) -> RichTable:
-    """The table for the terminal: details stand below their value, and the model below the run, to save width."""
+def rich_table(table: Table, width: int = 120) -> RichTable:
+    """The table for a terminal `width` columns wide.
+
+    Details stand below their value, and the model below the run. Columns that do not fit are left off from the right,
+    and a line below says which.
+    """
     merged = _merge_model(table)
-    shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_lines=False)
-    for column in merged.columns:
-        shown.add_column(
-            _stacked(column.title, column.detail),
-            justify="right" if column.is_number else "left",
-            overflow="fold",
-            min_width=None if column.is_number else 14,
-        )
+    widths = [_least_width(column, [row[i] for row in merged.rows]) for i, column in enumerate(merged.columns)]
+    gap, narrowest = 2, 16
+    shown = len(widths)
+    while shown > 2 and narrowest + sum(gap + least for least in widths[1:shown]) > width:
+        shown -= 1
+    left = width - sum(gap + least for least in widths[1:shown])
+    widest = max(cell_len(text) for row in merged.rows for text in (row[0].text, row[0].detail))
+    widths[0] = max(min(left, max(widest, cell_len(merged.columns[0].title))), narrowest)
+    left_off = ", ".join(str(column) for column in merged.columns[shown:])
+    rendered = RichTable(
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        show_edge=False,
+        padding=(0, gap - 1, 0, 0),
+        caption=Text(f"left off, for the width of the terminal: {left_off}", "dim") if left_off else None,
+        caption_justify="left",
+    )
+    for column, least in zip(merged.columns[:shown], widths, strict=False):
+        justify: Literal["left", "right"] = "right" if column.is_number else "left"
+        rendered.add_column(_stacked(column.title, column.detail), justify=justify, overflow="fold", width=least)
     for row in merged.rows:
-        shown.add_row(*(_stacked(cell.text, cell.detail) for cell in row))
-    return shown
+        rendered.add_row(*(_stacked(cell.text, cell.detail) for cell in row[:shown]))
+    return rendered
+
+
+def _least_width(column: Column, cells: Sequence[Cell]) -> int:
+    """The columns of the terminal that numbers need on one line; words may wrap."""
+    words = [*str(column).replace("[", "").split(), *(word for cell in cells for word in cell.detail.split())]
+    unbroken = [cell.text for cell in cells] + [cell.detail for cell in cells if cell.detail.startswith("[")]
+    return max(cell_len(text) for text in [*words, *unbroken])
 
 
 def _merge_model(table: Table) -> Table:

@@ -1,0 +1,43 @@
+"""Every test runs offline, with caches of its own, and so does every process that a test starts."""
+
+import atexit
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+_CLOSED_NETWORK = Path(__file__).parent / "closed_network"
+_CACHE = tempfile.mkdtemp(prefix="finetune-tests-")
+atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
+
+os.environ["HF_HOME"] = _CACHE
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["MPLCONFIGDIR"] = str(Path(_CACHE) / "matplotlib")
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_CLOSED_NETWORK), os.environ.get("PYTHONPATH")]))
+sys.path.insert(0, str(_CLOSED_NETWORK))
+sys.modules.pop("sitecustomize", None)
+import sitecustomize  # noqa: E402, F401  # closes the network
+
+import datasets  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+import transformers  # noqa: E402
+
+datasets.disable_progress_bars()
+transformers.utils.logging.disable_progress_bar()
+transformers.utils.logging.set_verbosity_error()
+torch.set_num_threads(2)
+
+ROOT = Path(__file__).parent.parent
+SHARED_DATA = ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture
+def nsmc() -> Path:
+    """The directory of NSMC's original split, where it is present."""
+    directory = SHARED_DATA / "nsmc"
+    if not directory.is_dir():
+        pytest.skip("needs NSMC (train.parquet, test.parquet) in ../shared/data/nsmc, which is not part of the project")
+    return directory

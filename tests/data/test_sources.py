@@ -1,0 +1,92 @@
+"""Files as people have them: read right, or refused in one line that names file, row and fix."""
+
+import json
+
+import datasets
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from finetune.data.sources import FileOptions, read_file
+from finetune.errors import UserError
+
+
+def read(path, columns=("text", "label"), **options):
+    return read_file(path, FileOptions(**options), columns).to_list()
+
+
+def refusal(path, columns=("text", "label"), **options):
+    with pytest.raises(UserError) as caught:
+        read(path, columns, **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_csv_keeps_every_character(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text('text,label\n"a, ""b""\nc",1\nNA,0\nnull,1\n 공백 ,0\n', encoding="utf-8")
+    assert [row["text"] for row in read(path)] == ['a, "b"\nc', "NA", "null", " 공백 "]
+    assert [row["label"] for row in read(path)] == ["1", "0", "1", "0"]
+
+
+def test_tsv_takes_quote_marks_as_text(tmp_path):
+    path = tmp_path / "a.tsv"
+    path.write_text('id\tdocument\tlabel\n1\t"반만 열린\t0\n2\tnan\t1\n3\t\t1\n', encoding="utf-8")
+    assert [row["document"] for row in read(path, ("document", "label"))] == ['"반만 열린', "nan", ""]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "cp949", "utf-16"])
+def test_encodings_by_name(tmp_path, encoding):
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\n한글,1\n", encoding=encoding)
+    assert read(path, encoding="utf-8" if encoding == "utf-8-sig" else encoding) == [{"text": "한글", "label": "1"}]
+
+
+def test_jsonl_and_parquet(tmp_path):
+    rows = [{"text": "하나", "label": 1}, {"text": "둘", "label": 0}]
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    datasets.Dataset.from_list(rows).to_parquet(tmp_path / "a.parquet")
+    assert read(tmp_path / "a.jsonl") == read(tmp_path / "a.parquet") == rows
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", b"", "a.csv: the file is empty"),
+        ("a.csv", b"text,lable\nx,1\n", "no column 'label' among 'text', 'lable'; did you mean 'lable'?"),
+        ("a.csv", b"text,label,label\nx,1,2\n", "row 1: the column 'label' stands twice"),
+        ("a.csv", b"text,label\nx,1\ny\n", "a.csv, row 3: 1 fields where the header has 2; mend or remove the row"),
+        ("a.csv", b"text,label\nx,1\ny,1,2\n", "a.csv, row 3: 3 fields where the header has 2"),
+        ("a.csv", "text,label\n한글,1\n".encode("cp949"), "not utf-8 text; name its encoding"),
+        ("a.jsonl", b'{"text": "a", "label": 1}\n{"text": \n', "a.jsonl, row 2: not JSON"),
+        ("a.jsonl", b'{"text": "a", "label": 1}\n[1]\n', "a.jsonl, row 2: a JSON object is needed"),
+        ("a.parquet", b"not parquet", "a.parquet: "),
+        ("a.docx", b"x", "unknown kind of file '.docx'"),
+    ],
+)
+def test_bad_files_are_refused_in_one_line(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    assert message in refusal(tmp_path / name)
+
+
+def test_what_is_not_there_is_named(tmp_path):
+    assert "no such file" in refusal(tmp_path / "a.csv")
+    assert "is a directory" in refusal(tmp_path)
+    (tmp_path / "a.csv").write_text("text,label\nx,1\n")
+    assert "no encoding named 'utf-9'" in refusal(tmp_path / "a.csv", encoding="utf-9")
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    texts=st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r\n"), min_size=1), min_size=1)
+)
+def test_any_text_comes_back_from_a_csv_as_it_was(tmp_path_factory, texts):
+    import csv
+
+    path = tmp_path_factory.mktemp("csv") / "a.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        writer.writerows([text, "1"] for text in texts)
+    assert [row["text"] for row in read(path)] == texts

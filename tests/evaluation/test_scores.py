@@ -1,0 +1,75 @@
+"""Scores: point values, bootstrap intervals, and what is written to disk."""
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from sklearn import metrics as sk
+
+from finetune.evaluation import Predictions, compute_metrics, score
+from finetune.evaluation.classification import accuracy, confusion, macro_f1
+
+
+def predictions(count=400, skill=1.5, seed=0, labels=2):
+    generator = np.random.default_rng(seed)
+    references = generator.integers(0, labels, count)
+    logits = generator.normal(size=(count, labels))
+    logits[np.arange(count), references] += skill
+    odds = np.exp(logits)
+    return Predictions([str(i) for i in range(count)], references, odds / odds.sum(axis=1, keepdims=True))
+
+
+def test_point_values_are_plain_numbers_and_right():
+    made = predictions()
+    values = compute_metrics(made)
+    assert json.loads(json.dumps(values)) == values
+    assert values["loss"] == pytest.approx(sk.log_loss(made.references, made.probabilities), abs=1e-12)
+    assert values["roc_auc"] == pytest.approx(sk.roc_auc_score(made.references, made.probabilities[:, 1]), abs=1e-12)
+    assert values["accuracy"] == (made.predicted == made.references).mean()
+
+
+def test_intervals_are_those_of_a_bootstrap_over_rows():
+    made = predictions(300, labels=3)
+    entry = score(made, ["a", "b", "c"], samples=2000, confidence=0.9)
+    generator = np.random.default_rng(5)
+    draws = {"accuracy": [], "macro_f1": [], "loss": []}
+    losses = -np.log(made.probabilities[np.arange(300), made.references])
+    for _ in range(2000):
+        rows = generator.integers(0, 300, 300)
+        matrix = confusion(made.references[rows], made.predicted[rows], 3)
+        draws["accuracy"].append(accuracy(matrix))
+        draws["macro_f1"].append(macro_f1(matrix))
+        draws["loss"].append(losses[rows].mean())
+    for name, values in draws.items():
+        interval = entry["metrics"][name]
+        assert interval["low"] <= interval["value"] <= interval["high"]
+        low, high = np.quantile(values, [0.05, 0.95])
+        width = high - low
+        assert interval["low"] == pytest.approx(low, abs=0.15 * width), name
+        assert interval["high"] == pytest.approx(high, abs=0.15 * width), name
+
+
+def test_accuracy_interval_has_the_binomial_width():
+    entry = score(predictions(2500), ["a", "b"], samples=2000, confidence=0.95)["metrics"]["accuracy"]
+    expected = 2 * 1.96 * np.sqrt(entry["value"] * (1 - entry["value"]) / 2500)
+    assert entry["high"] - entry["low"] == pytest.approx(expected, rel=0.1)
+
+
+def test_scores_of_one_class_and_of_one_row_are_defined_or_none():
+    made = predictions(5)
+    constant = Predictions(made.ids, np.zeros(5, dtype=np.int64), made.probabilities)
+    entry = score(constant, ["a", "b"], samples=100, confidence=0.95)
+    assert entry["metrics"]["roc_auc"] == {"value": None, "low": None, "high": None}
+    assert json.loads(json.dumps(entry)) == entry
+    single = score(constant.without(frozenset("1234")), ["a", "b"], samples=100, confidence=0.95)
+    assert single["count"] == 1
+
+
+def test_predictions_file_holds_names_and_probabilities_but_no_text(tmp_path):
+    made = predictions(10)
+    made.write(tmp_path / "p.parquet", ["부정", "긍정"])
+    table = pq.read_table(tmp_path / "p.parquet").to_pydict()
+    assert list(table) == ["id", "reference", "predicted", "scores"]
+    assert table["reference"] == [["부정", "긍정"][i] for i in made.references]
+    assert np.array_equal(np.array(table["scores"]), made.probabilities)

@@ -1,0 +1,58 @@
+"""A training set up by its parts, so that tests can look at each."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+from accelerate.utils import set_seed
+from reviews import small_recipe
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from finetune import tasks
+from finetune.data import Splits, load_splits
+from finetune.models import build_model
+from finetune.recipe import Recipe, with_values
+from finetune.run import RunDirectory, create_run
+from finetune.training import environment
+from finetune.training.train import _build_tokenizer, _fit
+
+
+@dataclass
+class Setup:
+    recipe: Recipe
+    splits: Splits
+    tokenizer: PreTrainedTokenizerBase
+    encoded: dict[str, datasets.Dataset]
+    run: RunDirectory
+
+    def fresh_model(self) -> PreTrainedModel:
+        """The model with its initial weights, the same at each call."""
+        set_seed(self.recipe.seed)
+        return build_model(
+            self.recipe.model, self.splits.labels, self.tokenizer, self.recipe.text.max_length, attention="eager"
+        )
+
+
+def prepare(directory: Path, model: str, rows: int, dropout: float | None = None, **training: Any) -> Setup:
+    recipe = small_recipe(directory, model, rows=rows, training=training)
+    if dropout is not None:
+        recipe = with_values(recipe, model={"dropout": dropout})
+    recipe = environment.resolve(recipe)
+    splits = load_splits(recipe.data)
+    tokenizer = _build_tokenizer(recipe.model, recipe, splits)
+    encoded = {name: tasks.encode(splits[name], tokenizer, recipe.text.max_length) for name in ("train", "validation")}
+    return Setup(recipe, splits, tokenizer, encoded, create_run(directory / "run"))
+
+
+def run_loop(setup: Setup, model: PreTrainedModel | None = None) -> list[dict[str, Any]]:
+    """The training records of the loop; `model` ends with the best weights."""
+    accelerator = environment.start_accelerator(setup.recipe, setup.run.tracking_directory)
+    trained = setup.fresh_model() if model is None else model
+    _fit(trained, setup.recipe, setup.encoded, setup.tokenizer, setup.run, accelerator)
+    return [record for record in setup.run.log() if "validation" not in record]
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
