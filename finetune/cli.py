@@ -8,7 +8,7 @@ from pathlib import Path
 
 from finetune import __version__
 from finetune.errors import UserError
-from finetune.recipe import dump_recipe, load_recipe, recipe_fields, render_recipe, shipped_recipes
+from finetune.recipe import load_recipe, recipe_fields, render_recipe, shipped_recipes
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -175,9 +175,9 @@ def _predict(options: argparse.Namespace, _: Sequence[str]) -> None:
 
 
 def _compare(options: argparse.Namespace, _: Sequence[str]) -> None:
-    from finetune.reporting.compare import compare_runs
+    from finetune.reporting.terminal import compare_and_print
 
-    raise NotImplementedError(compare_runs)
+    compare_and_print([Path(run) for run in options.runs], Path(options.output))
 
 
 def _quiet_libraries() -> None:

@@ -32,7 +32,8 @@ class Classifier:
 
     @property
     def labels(self) -> list[str]:
-        names = self.model.config.id2label
+        config: Any = self.model.config
+        names: dict[int, str] = config.id2label
         return [names[i] for i in range(len(names))]
 
     def classify(self, texts: Sequence[str]) -> NDArray[np.float64]:

@@ -66,4 +66,8 @@ class ProgressBar:
             self.last_line = time.monotonic()
             rate = (self.done - self.first) / (self.last_line - self.started)
             left = (self.total - self.done) / rate if rate > 0 else 0.0
-            say(f"{self.title}: {self.done:,} of {self.total:,} {self.unit} {note} {left:,.0f} s left".replace("  ", " "))
+            say(
+                f"{self.title}: {self.done:,} of {self.total:,} {self.unit} {note} {left:,.0f} s left".replace(
+                    "  ", " "
+                )
+            )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from finetune.progress import say
 from finetune.recipe import load_recipe
-from finetune.reporting import compare_and_print
+from finetune.reporting.terminal import compare_and_print
 from finetune.training import train
 
 QUICKSTART_RECIPES = ("quickstart-majority", "quickstart-tfidf", "quickstart-lstm", "quickstart-encoder")

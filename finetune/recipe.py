@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, cast, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -326,13 +326,17 @@ class _TextLoader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
             if key is not None and key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", key_node.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands twice", key_node.start_mark
+                )
             seen.add(key)
         return super().construct_mapping(node, deep=deep)
 
 
 _TextLoader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag in ("tag:yaml.org,2002:null", "tag:yaml.org,2002:merge")]
+    first: [
+        (tag, pattern) for tag, pattern in resolvers if tag in ("tag:yaml.org,2002:null", "tag:yaml.org,2002:merge")
+    ]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 
@@ -355,7 +359,7 @@ def _write_yaml(tree: Mapping[str, Any], width: int = 120) -> str:
 def _read_yaml(text: str, origin: str) -> object:
     try:
         # The loader is a SafeLoader: no tag of it builds anything but plain values.
-        return yaml.load(text, Loader=_TextLoader)  # noqa: S506
+        return yaml.load(text, Loader=_TextLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{origin}, line {mark.line + 1}" if mark is not None else origin
@@ -400,12 +404,12 @@ def _absolute_paths(tree: dict[str, Any], base: Path) -> None:
         if not isinstance(value, str) or value.startswith(EMBEDDED_PREFIX) or "://" in value:
             continue
         is_path = (section, field) in _FILE_FIELDS or (base / value).is_dir() or value.startswith(("./", "../", "~"))
-        if is_path:
+        if is_path and isinstance(values, dict):
             values[field] = str((base / Path(value).expanduser()).resolve())
 
 
 def relative_paths(tree: dict[str, Any], base: Path) -> dict[str, Any]:
-    """`tree` (a dumped recipe) with absolute paths written relative to `base`, so that a directory can be moved whole."""
+    """`tree` (a dumped recipe) with absolute paths written relative to `base`, which can then be moved with them."""
     relative = {key: dict(value) if isinstance(value, dict) else value for key, value in tree.items()}
     for section, field in (*_FILE_FIELDS, *_NAME_OR_PATH_FIELDS):
         value = relative.get(section, {}).get(field)
@@ -421,7 +425,8 @@ def relative_paths(tree: dict[str, Any], base: Path) -> dict[str, Any]:
 def load_recipe(name_or_path: str, overrides: Sequence[tuple[str, str]] = ()) -> Recipe:
     """Read a recipe and apply dotted overrides such as `("training.learning_rate", "2e-5")`.
 
-    Paths in the file count from the file's directory, paths in overrides from the working directory.
+    Paths in the file count from the file's directory, paths in overrides from the working directory. Overrides apply in
+    their order; a mapping replaces a whole section.
 
     Raises:
         UserError: no such recipe, unreadable YAML, or unknown and mistyped keys: all of them, each by its dotted path.
@@ -436,12 +441,10 @@ def load_recipe(name_or_path: str, overrides: Sequence[tuple[str, str]] = ()) ->
         raise UserError(f"{path}: a recipe is a mapping of keys to values; `finetune recipes show` prints one")
     is_shipped = path in shipped_recipes().values()
     _absolute_paths(tree, Path.cwd() if is_shipped else path.parent.resolve())
-    typed_in: dict[str, Any] = {}
     for key, value in overrides:
-        _set_dotted(typed_in, key, _read_yaml(value, f"--{key}"))
-    _absolute_paths(typed_in, Path.cwd())
+        _set_dotted(tree, key, _read_yaml(value, f"--{key}"))
     origin = str(path) if not overrides else f"{path} with {' '.join(f'--{key} {value}' for key, value in overrides)}"
-    return parse_recipe(_merge(tree, typed_in), origin)
+    return parse_recipe(tree, origin)
 
 
 def parse_recipe(tree: Mapping[str, Any], origin: str = "recipe") -> Recipe:
@@ -479,21 +482,20 @@ def with_values(recipe: Recipe, **sections: Mapping[str, Any]) -> Recipe:
     return parse_recipe(tree)
 
 
-def _merge(tree: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(tree)
-    for key, value in overrides.items():
-        below = merged.get(key)
-        merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
-    return merged
-
-
 def _set_dotted(tree: dict[str, Any], dotted: str, value: object) -> None:
+    """Set one value of the tree; a mapping replaces a whole section, so that `--model {family: tfidf}` does."""
     *parents, last = dotted.split(".")
+    change: Any = {last: value}
+    for parent in reversed(parents):
+        change = {parent: change}
+    _absolute_paths(change, Path.cwd())
     for parent in parents:
-        tree = tree.setdefault(parent, {})
-        if not isinstance(tree, dict):
-            raise UserError(f"--{dotted}: {parent} is given as a value and as a section")
-    tree[last] = value
+        change = change[parent]
+        below = tree.setdefault(parent, {})
+        if not isinstance(below, dict):
+            below = tree[parent] = {}
+        tree = below
+    tree[last] = change[last]
 
 
 def _dotted(location: Sequence[int | str]) -> str:
@@ -530,7 +532,7 @@ def _describe(problem: Any, dotted: str) -> str:
 
 
 def _nearest(dotted: str, valid: Sequence[str]) -> str | None:
-    """The valid dotted path nearest to `dotted`; one whose last part is near counts before one that is near as a whole."""
+    """The valid dotted path nearest to `dotted`; a near last part counts before a near whole."""
     last = dotted.rpartition(".")[2]
     by_name: dict[str, str] = {}
     parent = dotted.rpartition(".")[0]
@@ -573,7 +575,7 @@ def _fields(section: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, s
 
 def _section_class(field: FieldInfo) -> type[BaseModel] | None:
     candidates = (field.annotation, *get_args(field.annotation))
-    return next((cast("type[BaseModel]", c) for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+    return next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
 
 
 def _type_name(field: FieldInfo) -> str:

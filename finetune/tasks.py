@@ -41,9 +41,9 @@ def lengths(encoded: datasets.Dataset) -> NDArray[np.int64]:
 
 
 def collate(columns: Mapping[str, Sequence[Any]], tokenizer: PreTrainedTokenizerBase) -> dict[str, Tensor]:
-    """Encoded rows -> keyword arguments of `forward`: input_ids, attention_mask (token_type_ids), labels; (batch, length).
+    """Encoded rows -> keyword arguments of `forward`: input_ids, attention_mask (token_type_ids), labels.
 
-    Padding is on the right, to the longest row of the batch.
+    All but labels are (batch, length); padding is on the right, to the longest row of the batch.
     """
     sequences = columns["input_ids"]
     longest = max(len(ids) for ids in sequences)

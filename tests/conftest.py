@@ -18,10 +18,9 @@ os.environ["MPLCONFIGDIR"] = str(Path(_CACHE) / "matplotlib")
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_CLOSED_NETWORK), os.environ.get("PYTHONPATH")]))
 sys.path.insert(0, str(_CLOSED_NETWORK))
 sys.modules.pop("sitecustomize", None)
-import sitecustomize  # noqa: E402, F401  # closes the network
-
 import datasets  # noqa: E402
 import pytest  # noqa: E402
+import sitecustomize  # noqa: E402, F401  # closes the network
 import torch  # noqa: E402
 import transformers  # noqa: E402
 

@@ -8,7 +8,18 @@ from finetune.recipe import Recipe, parse_recipe
 
 POSITIVE = ["정말 재미있다", "배우 연기가 훌륭하다", "다시 보고 싶다", "최고의 영화", "감동이 크다"]
 NEGATIVE = ["너무 지루하다", "시간이 아깝다", "연기가 어색하다", "최악의 영화", "돈을 버렸다"]
-FILLER = ["어제 봤는데", "친구와 함께", "극장에서", "주말에", "기대하고", "우연히", "두 번째로", "처음으로", "늦은 밤에", "비 오는 날"]
+FILLER = [
+    "어제 봤는데",
+    "친구와 함께",
+    "극장에서",
+    "주말에",
+    "기대하고",
+    "우연히",
+    "두 번째로",
+    "처음으로",
+    "늦은 밤에",
+    "비 오는 날",
+]
 
 MODELS: dict[str, dict[str, Any]] = {
     "encoder": {
@@ -50,7 +61,7 @@ def review_rows(count: int, seed: int = 0) -> list[tuple[str, str]]:
     rows = []
     for number in range(count):
         label, phrases = (("positive", POSITIVE), ("negative", NEGATIVE))[number % 2]
-        words = chosen.sample(FILLER, chosen.randint(0, 5)) + [chosen.choice(phrases)]
+        words = [*chosen.sample(FILLER, chosen.randint(0, 5)), chosen.choice(phrases)]
         rows.append((f"{' '.join(words)} {number}", label))
     return rows
 

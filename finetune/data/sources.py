@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import datasets
 import pyarrow
@@ -95,7 +95,7 @@ def _format_of(path: Path, file_format: str) -> str:
 def _read_delimited(
     path: Path, delimiter: str, options: FileOptions, *, quoted: bool, columns: Sequence[str]
 ) -> datasets.Dataset:
-    quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
     encoding = "utf-8-sig" if options.encoding.lower().replace("_", "-") in ("utf-8", "utf8") else options.encoding
     csv.field_size_limit(sys.maxsize)  # the default refuses a text of more than 131,072 characters
     ragged: tuple[int, int] | None = None

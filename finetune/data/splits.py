@@ -1,4 +1,4 @@
-"""`Splits`: clean, labelled, fingerprinted training, validation and test rows, and an account of how they came about."""
+"""`Splits`: clean, labelled, fingerprinted training, validation and test rows, and an account of them."""
 
 import hashlib
 import json
@@ -26,8 +26,8 @@ SPLIT_NAMES = ("train", "validation", "test")
 class Splits:
     """Three data sets with the columns id, text, label (and text_pair), and the account of them.
 
-    `label` is an index into `labels`; `label_values` are the values that the data has for them. `leaked_test_ids` are the test rows whose text, after normalisation, also stands
-    among the training or validation rows.
+    `label` is an index into `labels`; `label_values` are the values that the data has for them. `leaked_test_ids` are
+    the test rows whose text, after normalisation, also stands among the training or validation rows.
     """
 
     train: datasets.Dataset
@@ -224,7 +224,7 @@ def _clean(
         with_indices=True,
         remove_columns=dataset.column_names,
         features=datasets.Features(kinds),
-        # The cache does not see changes in the code that `convert` calls; cleaning is fast, stale rows are not worth it.
+        # The cache does not see changes in the code that `convert` calls, and cleaning is fast.
         load_from_cache_file=False,
     )
     if data.id_column:

@@ -94,7 +94,7 @@ class RankedScores:
 
 
 def ranked_scores(scores: Floats, references: NDArray[np.int64]) -> list[RankedScores]:
-    """Probabilities (n, labels) ranked for `mean_area`: the second label of two, or each of several against the rest."""
+    """Probabilities (n, labels) ranked for `mean_area`: the second of two labels, or each of more against the rest."""
     labels = [1] if scores.shape[1] == 2 else range(scores.shape[1])
     return [RankedScores(scores[:, label], references == label) for label in labels]
 

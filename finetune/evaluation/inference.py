@@ -1,6 +1,7 @@
 """A model over the rows of a split: batches of like length, each row exactly once, over all processes."""
 
 from collections.abc import Callable
+from typing import Any
 
 import datasets
 import numpy as np
@@ -50,4 +51,5 @@ def predict_probabilities(
 
 def model_label_count(model: nn.Module) -> int:
     """How many labels the model, wrapped for several processes or not, gives a logit for."""
-    return int(getattr(model, "module", model).config.num_labels)
+    config: Any = getattr(model, "module", model).config
+    return int(config.num_labels)

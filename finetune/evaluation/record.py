@@ -1,4 +1,4 @@
-"""Scores go into the run directory: with intervals, without leaked rows, and with a count of how often they were made."""
+"""Scores go into the run directory: with intervals, without leaked rows, and with a count of scorings."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -29,7 +29,7 @@ def record_scores(
     among the rows, the scores are given without these too.
     """
     predictions = Predictions(column(rows, "id"), label_array(rows), probabilities)
-    options = {"samples": evaluation.bootstrap_samples, "confidence": evaluation.confidence_level}
+    options: dict[str, Any] = {"samples": evaluation.bootstrap_samples, "confidence": evaluation.confidence_level}
     entry = score(predictions, labels, **options)
     entry["rows_fingerprint"] = rows_fingerprint(rows, labels)
     unseen = predictions.without(leaked_ids)

@@ -1,6 +1,7 @@
 """BERT-family encoders with a classification head: fine-tuned from a checkpoint, or from random weights."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from transformers import (
@@ -31,24 +32,27 @@ _DROPOUT_NAMES = (
 def build_encoder(
     model: EncoderModel, labels: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int, attention: str
 ) -> PreTrainedModel:
-    """An encoder that gives one logit per label; its head (and all else when from scratch) is drawn from torch's seed.
+    """An encoder that gives one logit per label; its head (from scratch: all of it) is drawn from torch's seed.
 
     Raises:
         UserError: the checkpoint cannot be had, or is too small for `max_length` or for the tokenizer.
     """
     # A num_labels that conflicts with the names would silently reset the names, so only the names are given.
-    names = {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
+    names: dict[str, Any] = {
+        "id2label": dict(enumerate(labels)),
+        "label2id": {name: i for i, name in enumerate(labels)},
+    }
     if model.from_scratch is not None:
-        config: PreTrainedConfig = BertConfig(
+        values: dict[str, Any] = model.from_scratch.model_dump() | {"attn_implementation": attention}
+        scratch = BertConfig(
             vocab_size=len(tokenizer),
             max_position_embeddings=max_length,
             pad_token_id=tokenizer.pad_token_id,
-            attn_implementation=attention,
-            **model.from_scratch.model_dump(),
+            **values,
             **names,
         )
-        _prepare(config, model)
-        return BertForSequenceClassification(config)
+        _prepare(scratch, model)
+        return BertForSequenceClassification(scratch)
     assert model.model_name_or_path is not None  # held by the recipe's own check
     try:
         config = AutoConfig.from_pretrained(
@@ -68,10 +72,14 @@ def build_encoder(
         raise UserError(f"model {model.model_name_or_path!r}: {' '.join(str(error).split())}") from None
     positions = getattr(config, "max_position_embeddings", None)
     if positions is not None and max_length > positions:
-        raise UserError(f"text.max_length {max_length} is more than the {positions} positions of {config._name_or_path}")
+        raise UserError(
+            f"text.max_length {max_length} is more than the {positions} positions of {config._name_or_path}"
+        )
     rows = encoder.get_input_embeddings().num_embeddings
     if len(tokenizer) > rows:
-        raise UserError(f"the tokenizer has {len(tokenizer)} tokens, the model embeds {rows}; they do not belong together")
+        raise UserError(
+            f"the tokenizer has {len(tokenizer)} tokens, the model embeds {rows}; they do not belong together"
+        )
     return encoder
 
 

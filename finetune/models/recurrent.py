@@ -5,14 +5,15 @@ padding only after the last token, and the backward direction runs forward over 
 reverse order.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-CELLS: dict[str, type[nn.RNNBase]] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
+CELLS: dict[str, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 
 
 class RecurrentConfig(PreTrainedConfig):
@@ -33,7 +34,7 @@ class RecurrentConfig(PreTrainedConfig):
         pad_token_id: int = 1,
         **kwargs: Any,
     ) -> None:
-        super().__init__(pad_token_id=pad_token_id, **kwargs)
+        super().__init__(**kwargs)
         self.vocab_size = vocab_size
         self.pad_token_id = pad_token_id
         self.cell = cell
@@ -65,7 +66,7 @@ class RecurrentForSequenceClassification(PreTrainedModel):
                     CELLS[config.cell](input_size, config.hidden_size, batch_first=True) for _ in range(directions)
                 )
             )
-        self.classifier = nn.Linear(config.hidden_size * directions, config.num_labels)
+        self.classifier = nn.Linear(config.hidden_size * directions, len(config.id2label or {}))
         self.post_init()
 
     @torch.no_grad()
@@ -94,7 +95,7 @@ class RecurrentForSequenceClassification(PreTrainedModel):
         return self.embedding
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        self.embedding = value
+        self.embedding = cast("nn.Embedding", value)
 
     def forward(
         self,
@@ -115,7 +116,8 @@ class RecurrentForSequenceClassification(PreTrainedModel):
         lengths = attention_mask.sum(dim=1).clamp(min=1)  # (batch,)
         states = self.dropout(self.embedding(input_ids))  # (batch, length, embedding)
         reverse = _reversed_positions(lengths, input_ids.shape[1])
-        for number, directions in enumerate(self.layers):
+        for number, layer in enumerate(self.layers):
+            directions = cast("nn.ModuleList", layer)
             if number > 0:
                 states = self.dropout(states)
             outputs = [directions[0](states)[0]]

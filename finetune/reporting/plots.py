@@ -188,15 +188,30 @@ def _unzip(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[flo
 
 
 def _curve_axes(comparison: Comparison, label: str) -> "tuple[Figure, Axes]":
+    from matplotlib.ticker import MaxNLocator
+
     height = 310
+    name, position = curve_axis(comparison)
     figure = _figure(height)
     axes = figure.add_axes((54 / WIDTH, 46 / height, (WIDTH - 66) / WIDTH, (height - 58) / height))
     _style(axes)
     axes.set_axisbelow(True)
     axes.grid(axis="y", color=_RULE, linewidth=1)
-    axes.set_xlabel(curve_axis(comparison)[0])
+    axes.set_xlabel(name)
     axes.set_ylabel(label)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=_longest(comparison, position) >= 2))
     return figure, axes
+
+
+def _longest(comparison: Comparison, position: Position) -> float:
+    """The last epoch or step of all curves."""
+    ends = [
+        position(points[-1])
+        for run in comparison.runs
+        for points in (run.curve.training, run.curve.validation)
+        if points
+    ]
+    return max(ends, default=0.0)
 
 
 # --- SVG --------------------------------------------------------------------------------------------------------------

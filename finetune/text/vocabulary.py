@@ -1,7 +1,7 @@
 """A vocabulary trained on the training rows: words, characters or subwords, as a fast tokenizer."""
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -46,7 +46,7 @@ def train_tokenizer(
     # NFC, not NFKC: the latter turns ㅋ and ㅠ into other code points. Runs of spaces carry no meaning in reviews.
     steps = [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
     tokenizer.normalizer = normalizers.Sequence([*steps, normalizers.Lowercase()] if lowercase else steps)
-    options = {"vocab_size": vocabulary_size, "special_tokens": specials, "show_progress": False}
+    options: dict[str, Any] = {"vocab_size": vocabulary_size, "special_tokens": specials, "show_progress": False}
     if unit == "subword":
         # Half of the vocabulary at most for single characters: rare Hanja and emoji would crowd out the subwords.
         trainer: trainers.Trainer = trainers.BpeTrainer(

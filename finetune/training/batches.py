@@ -93,13 +93,13 @@ class EpochBatches:
         return -(-len(self.lengths) // self.batch_size)
 
     def steps(self, epoch: int, first_step: int = 0) -> Iterator[list[dict[str, Tensor]]]:
-        """The steps of an epoch from `first_step` on, each a list of micro batches as keyword arguments of `forward`."""
+        """The steps of an epoch from `first_step` on: lists of micro batches, each keyword arguments of `forward`."""
         plan = plan_epoch(self.lengths, self.batch_size, self.pool_batches, self.seed, epoch)[first_step:]
         cut = [cut_batch(batch, self.micro_batch_size, self.rank, self.world_size) for batch in plan]
         sampler: Sequence[MicroBatch] = [micro for step in cut for micro in step]
         loader = DataLoader(
             self.rows,
-            sampler=sampler,  # type: ignore[arg-type]  # the sampler's items are whole micro batches, not row numbers
+            sampler=sampler,  # its items are whole micro batches, not row numbers
             batch_size=None,
             num_workers=self.workers,
             # A generator of its own: an iterator would else draw from the one that dropout draws from.

@@ -33,7 +33,7 @@ _PACKAGES = (
 
 
 def resolve(recipe: Recipe) -> Recipe:
-    """The recipe with every "auto" replaced by what this machine and this number of processes make of it.
+    """The recipe with every "auto" replaced by what this machine and number of processes make of it.
 
     Raises:
         UserError: the batch does not divide among the processes, or fp16 is asked for without a GPU.
@@ -72,7 +72,7 @@ def resolve(recipe: Recipe) -> Recipe:
 def _computes_bf16(recipe: Recipe) -> bool:
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    # Only matrix products gain from bf16 on a processor, and only where it has the instructions; recurrent cells do not.
+    # On a processor only matrix products gain from bf16, where it has the instructions; recurrent cells do not.
     capabilities = torch.cpu.get_capabilities()
     has_instructions = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
     return isinstance(recipe.model, EncoderModel) and has_instructions

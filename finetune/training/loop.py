@@ -14,11 +14,11 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from finetune import tasks
+from finetune.progress import ProgressBar
 from finetune.recipe import Training
+from finetune.run import RunDirectory
 from finetune.training.batches import EpochBatches
 from finetune.training.checkpoint import load_weights, save_weights
-from finetune.progress import ProgressBar
-from finetune.run import RunDirectory
 
 Validate = Callable[[nn.Module], dict[str, float]]
 
@@ -67,7 +67,8 @@ class TrainingLog:
     def close(self) -> None:
         if self.lines is not None:
             self.lines.close()
-        self.accelerator.end_training()
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
 
 
 def fit(
@@ -94,7 +95,7 @@ def fit(
             epoch, done = divmod(state.step, per_epoch)
             for micro_batches in batches.steps(epoch, first_step=done):
                 started = time.monotonic()
-                learning_rate = scheduler.get_last_lr()[0]
+                learning_rate = float(scheduler.get_last_lr()[0])
                 loss_sum, targets, grad_norm = _step(model, micro_batches, optimizer, training, accelerator)
                 scheduler.step()
                 state.step += 1
@@ -180,4 +181,3 @@ def _keep_best(
 def _is_stopped(state: LoopState, training: Training) -> bool:
     patience = training.early_stopping_patience
     return patience is not None and state.validations_without_improvement >= patience
-

@@ -57,7 +57,7 @@ def train(recipe: Recipe, *, overwrite: bool = False, command: Sequence[str] = (
         run.write_json(run.scores_file, {**run.scores(), "cost": cost})
         run.write_json(run.environment_file, {**surroundings, "end": environment.now()})
         say(f"{recipe.name}: {describe_scores('test', run.scores()['splits']['test'])} -> {run.path}")
-    accelerator.wait_for_everyone()
+    accelerator.end_training()  # waits for all processes and ends their group
     return run
 
 
@@ -97,7 +97,9 @@ def _train_model(
     """Train, keep and score a neural model; returns what it cost."""
     main = accelerator.is_main_process
     tokenizer = _build_tokenizer(model_recipe, recipe, splits)
-    encoded = {split: tasks.encode(splits[split], tokenizer, recipe.text.max_length) for split in ("train", "validation")}
+    encoded = {
+        split: tasks.encode(splits[split], tokenizer, recipe.text.max_length) for split in ("train", "validation")
+    }
     set_seed(recipe.seed)  # what was drawn before must not matter to the initial weights
     raw_model = build_model(model_recipe, splits.labels, tokenizer, recipe.text.max_length, _attention(model_recipe))
     say(f"{recipe.name}: {_parameter_count(raw_model):,} parameters, {len(tokenizer):,} tokens", main_process=main)
@@ -168,23 +170,28 @@ def _fit(
     best_weights = run.checkpoints_directory / "best.safetensors"
     try:
         state = fit(
-            model, batches, prepared_optimizer, scheduler, training, total_steps, validate, accelerator, log, best_weights
+            model,
+            batches,
+            prepared_optimizer,
+            scheduler,
+            training,
+            total_steps,
+            validate,
+            accelerator,
+            log,
+            best_weights,
         )
     finally:
         log.close()
     return model, state
 
 
-def _record(
-    run: RunDirectory, splits: Splits, split: str, probabilities: NDArray[np.float64], recipe: Recipe
-) -> None:
+def _record(run: RunDirectory, splits: Splits, split: str, probabilities: NDArray[np.float64], recipe: Recipe) -> None:
     leaked = splits.leaked_test_ids if split == "test" else frozenset()
     record_scores(run, split, splits[split], splits.labels, probabilities, recipe.evaluation, leaked)
 
 
-def _build_tokenizer(
-    model: EncoderModel | RecurrentModel, recipe: Recipe, splits: Splits
-) -> PreTrainedTokenizerBase:
+def _build_tokenizer(model: EncoderModel | RecurrentModel, recipe: Recipe, splits: Splits) -> PreTrainedTokenizerBase:
     text = recipe.text
     if text.tokenizer_name_or_path is not None:
         return load_tokenizer(text.tokenizer_name_or_path)

@@ -1,4 +1,4 @@
-"""What every model promises: it learns eight rows by heart, survives saving, and padding and batching change nothing."""
+"""What every model promises: it learns eight rows by heart, survives saving, and padding changes nothing."""
 
 import numpy as np
 import pytest

@@ -79,7 +79,9 @@ def test_what_is_not_there_is_named(tmp_path):
 
 @settings(deadline=None, max_examples=25)
 @given(
-    texts=st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r\n"), min_size=1), min_size=1)
+    texts=st.lists(
+        st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r\n"), min_size=1), min_size=1
+    )
 )
 def test_any_text_comes_back_from_a_csv_as_it_was(tmp_path_factory, texts):
     import csv

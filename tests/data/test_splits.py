@@ -79,7 +79,7 @@ def test_labels_are_mapped_merged_and_ordered_by_the_recipe(tmp_path):
     labels = {"1": "bad", "2": "bad", "3": "middling", "4": "good", "5": "good"}
     splits = load_splits(Data(train_file=write_rows(tmp_path / "a.csv", rows), labels=labels))
     assert splits.labels == ["bad", "middling", "good"]
-    total = {name: 0 for name in splits.labels}
+    total = dict.fromkeys(splits.labels, 0)
     for split in splits.report["splits"].values():
         for name, count in split["label_counts"].items():
             total[name] += count

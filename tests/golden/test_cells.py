@@ -1,4 +1,4 @@
-"""The recurrent classifiers against cells unrolled by hand, one row and one token at a time, from the textbook equations."""
+"""The recurrent classifiers against cells unrolled by hand, a row and a token at a time, from the equations."""
 
 import pytest
 import torch

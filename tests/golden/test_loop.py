@@ -1,17 +1,13 @@
 """Ten steps of the loop against plain PyTorch."""
 
-import math
-
 import pytest
 import torch
-from reviews import MODELS, review_rows
+from reviews import MODELS
 from torch.nn.functional import cross_entropy
+from training_setup import prepare, run_loop
 
 from finetune import tasks
-from finetune.data.splits import column, label_array
-from finetune.recipe import with_values
 from finetune.training.batches import plan_epoch
-from training_setup import prepare, run_loop
 
 
 @pytest.mark.parametrize("family", MODELS)

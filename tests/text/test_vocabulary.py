@@ -1,7 +1,9 @@
 """Vocabularies trained here: deterministic, from the given texts alone, and the same after saving."""
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from reviews import review_rows
@@ -33,12 +35,11 @@ def test_saved_and_loaded_tokenizers_give_the_same_ids(tmp_path, unit, begin_tok
 
 @pytest.mark.parametrize("unit", ["word", "character", "subword"])
 def test_equal_texts_give_an_equal_vocabulary_in_another_process(unit):
-    code = f"from test_vocabulary import train; import json; print(json.dumps(train({unit!r}).get_vocab(), sort_keys=True))"
-    import json
-    from pathlib import Path
-
     folders = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
-    code = f"import sys; sys.path[:0] = {folders!r}; {code}"
+    code = (
+        f"import sys, json; sys.path[:0] = {folders!r}\n"
+        f"from test_vocabulary import train; print(json.dumps(train({unit!r}).get_vocab()))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert json.loads(done.stdout) == train(unit).get_vocab()
 

@@ -1,4 +1,4 @@
-"""Metrics as local `evaluate` modules: `evaluate.load` of a file's path and the class itself both work, with no network.
+"""Metrics as local `evaluate` modules: `evaluate.load` of a file's path and the class itself both work offline.
 
 Each file is complete in itself but for the formulas, which `finetune.evaluation.classification` keeps for the point
 values and the bootstrap alike.

@@ -16,9 +16,7 @@ class Accuracy(evaluate.Metric):
             description="The share of rows whose predicted label is the reference.",
             citation="",
             inputs_description="Label ids: predictions, references; num_labels: how many labels there are.",
-            features=datasets.Features(
-                {"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}
-            ),
+            features=datasets.Features({"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}),
         )
 
     def _compute(self, predictions: list[int], references: list[int], num_labels: int) -> dict[str, Any]:

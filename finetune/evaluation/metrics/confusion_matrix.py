@@ -16,9 +16,7 @@ class ConfusionMatrix(evaluate.Metric):
             description="Counts with references as rows and predictions as columns.",
             citation="",
             inputs_description="Label ids: predictions, references; num_labels: how many labels there are.",
-            features=datasets.Features(
-                {"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}
-            ),
+            features=datasets.Features({"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}),
         )
 
     def _compute(self, predictions: list[int], references: list[int], num_labels: int) -> dict[str, Any]:

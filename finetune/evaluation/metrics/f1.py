@@ -16,9 +16,7 @@ class F1(evaluate.Metric):
             description="F1 averaged over the labels: evenly (macro_f1) and by support (weighted_f1).",
             citation="",
             inputs_description="Label ids: predictions, references; num_labels: how many labels there are.",
-            features=datasets.Features(
-                {"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}
-            ),
+            features=datasets.Features({"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}),
         )
 
     def _compute(self, predictions: list[int], references: list[int], num_labels: int) -> dict[str, Any]:

@@ -1,0 +1,29 @@
+"""The comparison in the terminal: the table, the words, and where the page lies."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from finetune.reporting.compare import PAGE_FILE, compare_runs
+from finetune.reporting.findings import describe_findings
+from finetune.reporting.tables import comparison_table, rich_table
+
+
+def compare_and_print(paths: Sequence[Path], output: Path) -> None:
+    """Compare the run directories at `paths`, write the report into `output`, and print what it says.
+
+    Raises:
+        UserError: runs that may not be compared, or an `output` that holds something else.
+    """
+    comparison = compare_runs(paths, output)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)  # in a file nothing has to be cut to a screen's width
+    console.print(rich_table(comparison_table(comparison), console.width))
+    console.print()
+    for sentence in describe_findings(comparison).sentences:
+        # Names may hold [brackets], which are no markup.
+        console.print(sentence, markup=False, highlight=False)
+    console.print()
+    console.print(f"Report: {output / PAGE_FILE}", markup=False, highlight=False, soft_wrap=True)
