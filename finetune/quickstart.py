@@ -1,5 +1,7 @@
 """`finetune quickstart`: floors, an LSTM and a small encoder on the embedded reviews, compared in one report."""
 
+import shutil
+import sys
 from pathlib import Path
 
 from finetune.progress import say
@@ -19,10 +21,10 @@ def quickstart(output_dir: Path, report_dir: Path) -> None:
         runs.append(train(recipe, overwrite=True, command=["finetune", "train", name]).path)
     say("")
     compare_and_print(runs, report_dir)
-    lstm = output_dir / "quickstart-lstm"
+    command = "finetune" if shutil.which("finetune") else Path(sys.argv[0]).as_posix()
     print(f"""
 Next:
-  finetune predict {lstm} "배우는 좋았는데 이야기가 산으로 간다"
-  finetune recipes                                  the shipped recipes: NSMC, KoBERT, KLUE-BERT, SST-2, IMDB
-  finetune train quickstart-lstm --name mine --data.dataset_name null --data.train_file reviews.csv
+  {command} predict {output_dir / "quickstart-lstm"} "배우는 좋았는데 이야기가 산으로 간다"
+  {command} recipes                 the shipped recipes: NSMC, KoBERT, KLUE-BERT, SST-2, IMDB
+  {command} train --help            every field of a recipe; README.md shows a recipe for a CSV of your own
 """)
