@@ -1,6 +1,6 @@
 """Write the quickstart's own comparison into the README, so that its numbers are those of a run.
 
-    python scripts/update_readme.py reports/quickstart/comparison.md
+python scripts/update_readme.py reports/quickstart/comparison.md
 """
 
 import sys

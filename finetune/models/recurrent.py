@@ -115,15 +115,15 @@ class RecurrentForSequenceClassification(PreTrainedModel):
             raise ValueError("recurrent models need padding on the right; set tokenizer.padding_side = 'right'")
         lengths = attention_mask.sum(dim=1).clamp(min=1)  # (batch,)
         states = self.dropout(self.embedding(input_ids))  # (batch, length, embedding)
-        reverse = _reversed_positions(lengths, input_ids.shape[1])
+        reverse = reversed_positions(lengths, input_ids.shape[1])
         for number, layer in enumerate(self.layers):
             directions = cast("nn.ModuleList", layer)
             if number > 0:
                 states = self.dropout(states)
             outputs = [directions[0](states)[0]]
             if len(directions) == 2:
-                backward = directions[1](_gather_positions(states, reverse))[0]
-                outputs.append(_gather_positions(backward, reverse))
+                backward = directions[1](gather_positions(states, reverse))[0]
+                outputs.append(gather_positions(backward, reverse))
             states = torch.cat(outputs, dim=-1)  # (batch, length, directions * hidden)
         logits = self.classifier(self.dropout(self._pool(states, attention_mask, lengths)))
         loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
@@ -147,7 +147,7 @@ class RecurrentForSequenceClassification(PreTrainedModel):
                 return torch.cat([last[:, :size], states[:, 0, size:]], dim=-1)
 
 
-def _reversed_positions(lengths: Tensor, length: int) -> Tensor:
+def reversed_positions(lengths: Tensor, length: int) -> Tensor:
     """For each row the positions of its tokens in reverse order, padding in place: (batch, length).
 
     The permutation is its own inverse, so that gathering twice gives the first order back.
@@ -157,7 +157,7 @@ def _reversed_positions(lengths: Tensor, length: int) -> Tensor:
     return torch.where(positions <= last, last - positions, positions)
 
 
-def _gather_positions(states: Tensor, positions: Tensor) -> Tensor:
+def gather_positions(states: Tensor, positions: Tensor) -> Tensor:
     """`states` (batch, length, size) with the positions of each row in another order."""
     return states.gather(1, positions.unsqueeze(-1).expand(-1, -1, states.shape[-1]))
 

@@ -1,0 +1,101 @@
+"""The README is true: its commands run, and its numbers are those that a run wrote."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from reviews import review_rows
+
+ROOT = Path(__file__).parent.parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_first_two_commands_are_the_set_up_scripts():
+    shell = blocks("bash")
+    assert shell[:2] == ["bash scripts/quickstart.sh\n", "bash scripts/test.sh\n"]
+    assert len(shell) == 3
+
+
+def test_own_csv_in_five_minutes(tmp_path):
+    """The recipe and the commands of the section, word for word, on a file like the one that it shows."""
+    header, *examples = blocks("csv")[0].splitlines()
+    names = {"positive": "긍정", "negative": "부정"}
+    assert [line.rsplit(",", 1)[1] for line in examples] == ["긍정", "부정"]
+    rows = [f"{text},{names[label]}" for text, label in review_rows(300)]
+    (tmp_path / "reviews.csv").write_text("\n".join([header, *examples, *rows]) + "\n", encoding="utf-8")
+    (tmp_path / "mine.yaml").write_text(blocks("yaml")[0], encoding="utf-8")
+    activate, *commands = blocks("bash")[2].splitlines()
+    assert activate == "source .venv/bin/activate"
+    assert len(commands) == 4
+    script = "\n".join(["set -e", 'finetune() { "$PYTHON" -m finetune "$@"; }', *commands])
+    environment = {**os.environ, "PYTHON": sys.executable}
+    done = subprocess.run(
+        ["bash", "-c", script],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].split("\t")[0] in ("긍정", "부정")
+    assert (tmp_path / "reports" / "mine" / "index.html").exists()
+
+
+def test_every_file_and_recipe_that_it_names_exists():
+    tree = README.split("## Files")[1].split("## Licence")[0]
+    named = re.findall(r"^ {4,6}(\w+(?:\.py|/)) ", tree, re.MULTILINE)
+    assert len(named) >= 15
+    for name in named:
+        assert (ROOT / name).exists() or (ROOT / "finetune" / name).exists(), name
+    recipes = re.findall(r"`((?:nsmc|sst2|imdb)-[a-z0-9-]+)`", README)
+    assert len(recipes) >= 10
+    for name in recipes:
+        assert (ROOT / "finetune" / "recipes" / f"{name}.yaml").exists(), name
+
+
+@pytest.mark.slow
+def test_the_quickstart_command_in_a_fresh_clone(tmp_path):
+    """`bash scripts/quickstart.sh` from a clean checkout: set-up, runs, report; the second time it is quick."""
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True, timeout=60)
+    # pip needs its registry; what it installs runs with the network of every test.
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    setup = subprocess.run(
+        ["bash", "scripts/setup.sh"],
+        cwd=clone,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=1200,
+        check=False,
+    )
+    assert setup.returncode == 0, setup.stderr
+    assert "to download" in setup.stdout.splitlines()[0]
+    done = subprocess.run(
+        ["bash", "scripts/quickstart.sh"], cwd=clone, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Setting up" not in done.stdout
+    assert "Next:" in done.stdout
+    comparison = json.loads((clone / "reports" / "quickstart" / "comparison.json").read_text(encoding="utf-8"))
+    assert {run["name"] for run in comparison["runs"]} == {
+        "quickstart-majority",
+        "quickstart-tfidf",
+        "quickstart-lstm",
+        "quickstart-encoder",
+    }
+    assert not subprocess.run(
+        ["git", "status", "--porcelain"], cwd=clone, capture_output=True, text=True, check=True
+    ).stdout
+    shutil.rmtree(clone)
