@@ -191,6 +191,8 @@ class RecurrentModel(BaseModel):
     """What the head sees: the last state of each direction, or the mean or maximum over all states."""
     dropout: Fraction = 0.3
     """The dropout rate on embeddings, between layers and before the head."""
+    token_dropout: Fraction = 0.0
+    """The share of tokens whose whole embedding is dropped in training, which guards against single telling words."""
 
 
 class MajorityFloor(BaseModel):

@@ -34,6 +34,7 @@ def build_model(
         bidirectional=model.bidirectional,
         pooling=model.pooling,
         dropout=model.dropout,
+        token_dropout=model.token_dropout,
         pad_token_id=tokenizer.pad_token_id,
         id2label=dict(enumerate(labels)),
         label2id={name: i for i, name in enumerate(labels)},

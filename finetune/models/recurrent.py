@@ -31,6 +31,7 @@ class RecurrentConfig(PreTrainedConfig):
         bidirectional: bool = False,
         pooling: str = "last",
         dropout: float = 0.3,
+        token_dropout: float = 0.0,
         pad_token_id: int = 1,
         **kwargs: Any,
     ) -> None:
@@ -44,6 +45,7 @@ class RecurrentConfig(PreTrainedConfig):
         self.bidirectional = bidirectional
         self.pooling = pooling
         self.dropout = dropout
+        self.token_dropout = token_dropout
 
 
 class RecurrentForSequenceClassification(PreTrainedModel):
@@ -114,7 +116,7 @@ class RecurrentForSequenceClassification(PreTrainedModel):
         if (attention_mask[:, 1:] > attention_mask[:, :-1]).any():
             raise ValueError("recurrent models need padding on the right; set tokenizer.padding_side = 'right'")
         lengths = attention_mask.sum(dim=1).clamp(min=1)  # (batch,)
-        states = self.dropout(self.embedding(input_ids))  # (batch, length, embedding)
+        states = self.dropout(self._drop_tokens(self.embedding(input_ids)))  # (batch, length, embedding)
         reverse = reversed_positions(lengths, input_ids.shape[1])
         for number, layer in enumerate(self.layers):
             directions = cast("nn.ModuleList", layer)
@@ -128,6 +130,13 @@ class RecurrentForSequenceClassification(PreTrainedModel):
         logits = self.classifier(self.dropout(self._pool(states, attention_mask, lengths)))
         loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
         return SequenceClassifierOutput(loss=loss, logits=logits)
+
+    def _drop_tokens(self, states: Tensor) -> Tensor:
+        """Zero whole token embeddings in training and scale up the others (Gal & Ghahramani 2016, section 4.2)."""
+        if not self.training or self.config.token_dropout == 0:
+            return states
+        kept = states.new_ones(*states.shape[:2], 1)
+        return states * nn.functional.dropout(kept, self.config.token_dropout)
 
     def _pool(self, states: Tensor, attention_mask: Tensor, lengths: Tensor) -> Tensor:
         """(batch, length, directions * hidden) -> (batch, directions * hidden), over real tokens only."""

@@ -34,6 +34,17 @@ def test_the_forget_gate_starts_open():
     assert layer.bias_hh_l0.abs().sum() == 0
 
 
+def test_token_dropout_drops_whole_tokens_in_training_only():
+    model = build(token_dropout=0.5)
+    states = torch.ones(40, 10, 6)
+    assert torch.equal(model._drop_tokens(states), states)
+    torch.manual_seed(0)
+    dropped = model.train()._drop_tokens(states)
+    assert set(dropped.unique().tolist()) == {0.0, 2.0}
+    assert torch.equal(dropped.amin(dim=-1), dropped.amax(dim=-1))
+    assert abs(dropped.mean().item() - 1.0) < 0.1
+
+
 def test_the_loss_is_cross_entropy():
     model = build()
     labels = torch.tensor([0, 2])
