@@ -2,12 +2,13 @@
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from finetune import __version__
-from finetune.errors import UserError
+from finetune.errors import Interrupted, UserError
 from finetune.recipe import load_recipe, recipe_fields, render_recipe, shipped_recipes
 
 
@@ -23,6 +24,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"finetune: {error}", file=sys.stderr)
         return 2
+    except Interrupted as stop:
+        again = " ".join(shlex.quote(word) for word in (*given, *([] if "--resume" in given else ["--resume"])))
+        print(f"finetune: {stop}. To go on: finetune {again}", file=sys.stderr)
+        return 128 + stop.signal_number
     except KeyboardInterrupt:
         print("finetune: stopped", file=sys.stderr)
         return 130
@@ -58,12 +63,15 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser(
         "train",
         help="run a recipe: any family",
-        usage="finetune train RECIPE [--overwrite] [--FIELD VALUE ...]",
+        usage="finetune train RECIPE [--overwrite | --resume] [--FIELD VALUE ...]",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=_field_help(),
     )
     command.add_argument("recipe", metavar="RECIPE", help="a recipe file, a shipped recipe's name, or a run directory")
     command.add_argument("--overwrite", action="store_true", help="replace an existing run of this name")
+    command.add_argument(
+        "--resume", action="store_true", help="go on where a stopped or killed run left off; begin where there is none"
+    )
     command.set_defaults(run=_train)
 
     command = commands.add_parser("evaluate", help="score a run or model on a split or a file")
@@ -128,11 +136,13 @@ def _recipes(options: argparse.Namespace, _: Sequence[str]) -> None:
 
 
 def _train(options: argparse.Namespace, rest: Sequence[str]) -> None:
+    if options.overwrite and options.resume:
+        raise UserError("--overwrite and --resume exclude each other: replace the run, or go on with it")
     recipe = load_recipe(options.recipe, parse_overrides(rest))
     _quiet_libraries()
     from finetune.training import train
 
-    train(recipe, overwrite=options.overwrite, command=["finetune", *sys.argv[1:]])
+    train(recipe, overwrite=options.overwrite, resume=options.resume, command=["finetune", *sys.argv[1:]])
 
 
 def _quickstart(options: argparse.Namespace, _: Sequence[str]) -> None:

@@ -265,6 +265,12 @@ class Training(BaseModel):
     """Batches are filled with rows of like length, sorted within shuffled pools of this many batches."""
     eval_steps: PositiveInteger | None = None
     """Validate every so many steps; without it, after each epoch."""
+    save_steps: PositiveInteger | None = None
+    """Write a checkpoint every so many steps; without it, after each validation."""
+    save_total_limit: PositiveInteger = 2
+    """Keep this many checkpoints, the newest; older ones are removed."""
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    """What to do at a loss or gradient that is not a number or infinite: stop the run, or skip the step and log it."""
     metric_for_best_model: Literal["accuracy", "macro_f1", "loss"] = "accuracy"
     """The validation metric that chooses the weights that are kept."""
     early_stopping_patience: PositiveInteger | None = None
@@ -482,6 +488,28 @@ def with_values(recipe: Recipe, **sections: Mapping[str, Any]) -> Recipe:
     for section, values in sections.items():
         tree[section] = {**tree[section], **values}
     return parse_recipe(tree)
+
+
+def differences(given: Recipe, recorded: Recipe) -> list[str]:
+    """Where `given` asks for something else than `recorded`, as `field is X, was Y`.
+
+    What `given` leaves open ("auto", the labels found in the data) is as recorded; a run's place is no difference.
+    """
+    before = dict(_leaves(recorded.model_dump(mode="json")))
+    changed = []
+    for dotted, value in _leaves(given.model_dump(mode="json")):
+        is_open = value == "auto" or dotted in ("name", "output_dir") or (dotted == "data.labels" and value is None)
+        if not is_open and value != before.get(dotted):
+            changed.append(f"{dotted} is {_show(value)}, was {_show(before.get(dotted))}")
+    return changed
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict) and f"{prefix}{key}" != "data.labels":
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _set_dotted(tree: dict[str, Any], dotted: str, value: object) -> None:

@@ -65,6 +65,10 @@ class RunDirectory:
         """Columns id, reference, predicted (label names) and scores (a probability per label, in label order)."""
         return self.path / "predictions" / f"{split}.parquet"
 
+    def is_finished(self) -> bool:
+        """Whether the run went through to its scores."""
+        return self.environment_file.exists() and self.environment().get("end") is not None
+
     def recipe(self) -> Recipe:
         return load_recipe(str(self.recipe_file))
 
@@ -111,7 +115,7 @@ def create_run(path: Path, *, overwrite: bool = False) -> RunDirectory:
         if not path.is_dir() or (any(path.iterdir()) and not (path / "recipe.yaml").exists()):
             raise UserError(f"{path} is not a run directory, so --overwrite does not remove it; choose another --name")
         shutil.rmtree(path)
-    (path / "predictions").mkdir(parents=True)
+    path.mkdir(parents=True)
     return RunDirectory(path)
 
 

@@ -65,12 +65,14 @@ def collate(columns: Mapping[str, Sequence[Any]], tokenizer: PreTrainedTokenizer
 
 
 def loss_sum(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-    """The cross-entropy summed over the targets of the batch: a scalar in float32.
+    """The cross-entropy summed over the targets of the batch: a scalar, in float32 at least.
 
     A sum, so that dividing once by the targets of the whole step is exact however the step is cut into batches.
     """
     inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-    logits = model(**inputs).logits.float()
+    logits = model(**inputs).logits
+    if logits.dtype in (torch.bfloat16, torch.float16):
+        logits = logits.float()
     return nn.functional.cross_entropy(logits, batch["labels"], ignore_index=IGNORED_LABEL, reduction="sum")
 
 

@@ -5,6 +5,7 @@ is cut changes no step.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import datasets
 import numpy as np
@@ -19,6 +20,18 @@ from finetune import tasks
 Indices = NDArray[np.int64]
 MicroBatch = tuple[list[int], bool]
 """Row numbers, and whether they are targets; rows that are not keep a process in step that has no rows left."""
+
+
+@dataclass
+class Step:
+    """One optimizer step: the rows of the global batch, and this process's micro batches as arguments of `forward`."""
+
+    rows: Indices
+    micro_batches: list[dict[str, Tensor]]
+    targets: int = 0
+    """Targets of the whole step, over all processes; the loop counts them."""
+    mean_loss: float = float("nan")
+    """Loss per target; the loop sets it."""
 
 
 def plan_epoch(lengths: Indices, batch_size: int, pool_batches: int, seed: int, epoch: int) -> list[Indices]:
@@ -79,6 +92,7 @@ class EpochBatches:
         workers: int,
     ) -> None:
         self.rows = _Rows(encoded, tokenizer)
+        self.ids = encoded.select_columns(["id"])
         self.lengths = tasks.lengths(encoded)
         self.batch_size = batch_size
         self.micro_batch_size = micro_batch_size
@@ -92,10 +106,15 @@ class EpochBatches:
     def steps_per_epoch(self) -> int:
         return -(-len(self.lengths) // self.batch_size)
 
-    def steps(self, epoch: int, first_step: int = 0) -> Iterator[list[dict[str, Tensor]]]:
-        """The steps of an epoch from `first_step` on: lists of micro batches, each keyword arguments of `forward`."""
+    def row_ids(self, rows: Indices) -> list[str]:
+        """The ids of rows, as they stand in the data."""
+        return list(self.ids[rows.tolist()]["id"])
+
+    def steps(self, epoch: int, first_step: int = 0) -> Iterator[Step]:
+        """The steps of an epoch from `first_step` on."""
         plan = plan_epoch(self.lengths, self.batch_size, self.pool_batches, self.seed, epoch)[first_step:]
-        cut = [cut_batch(batch, self.micro_batch_size, self.rank, self.world_size) for batch in plan]
+        planned_size = self.micro_batch_size
+        cut = [cut_batch(batch, planned_size, self.rank, self.world_size) for batch in plan]
         sampler: Sequence[MicroBatch] = [micro for step in cut for micro in step]
         loader = DataLoader(
             self.rows,
@@ -106,5 +125,24 @@ class EpochBatches:
             generator=torch.Generator().manual_seed(self.seed),
         )
         batches = iter(loader)
-        for step in cut:
-            yield [next(batches) for _ in step]
+        for rows, micro in zip(plan, cut, strict=True):
+            step = Step(rows, [next(batches) for _ in micro])
+            while planned_size > self.micro_batch_size and _largest(step.micro_batches) > self.micro_batch_size:
+                step.micro_batches = halve(step.micro_batches)  # memory ran out since the epoch was planned
+            yield step
+
+
+def halve(micro_batches: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+    """The same rows in micro batches of half the size."""
+    halves: list[dict[str, Tensor]] = []
+    for batch in micro_batches:
+        rows = len(batch["labels"])
+        middle = -(-rows // 2)
+        halves.append({name: tensor[:middle] for name, tensor in batch.items()})
+        if rows > middle:
+            halves.append({name: tensor[middle:] for name, tensor in batch.items()})
+    return halves
+
+
+def _largest(micro_batches: list[dict[str, Tensor]]) -> int:
+    return max(len(batch["labels"]) for batch in micro_batches)

@@ -1,37 +1,37 @@
 """The loop: one for every family, one optimizer step at a time."""
 
-import json
-import time
+import math
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import nn
+from accelerate.utils import gather_object
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from finetune import tasks
-from finetune.progress import ProgressBar
+from finetune.errors import Interrupted, UserError
+from finetune.progress import ProgressBar, say
 from finetune.recipe import Training
-from finetune.run import RunDirectory
-from finetune.training.batches import EpochBatches
-from finetune.training.checkpoint import load_weights, save_weights
-
-Validate = Callable[[nn.Module], dict[str, float]]
+from finetune.training.batches import EpochBatches, Step, halve
+from finetune.training.checkpoint import load_best_weights, load_checkpoint, save_best_weights, save_checkpoint
+from finetune.training.interrupt import StopSignals
+from finetune.training.log import Timer, TrainingLog
 
 
 @dataclass
 class LoopState:
-    """All counters of the loop."""
+    """All counters of the loop; what else a training is made of lies in weights, optimizer, schedule and generators."""
 
     step: int = 0
     """Optimizer steps done."""
     best_step: int = 0
     """The step whose weights were best on validation; 0 before the first validation."""
-    best_score: float = float("-inf")
+    best_score: float | None = None
     """Their score, larger being better."""
     validations_without_improvement: int = 0
     """Validations since then."""
@@ -45,112 +45,153 @@ class LoopState:
     """Time spent training, validation left out."""
 
 
-class TrainingLog:
-    """train_log.jsonl, and the tracker that the recipe names beside it; written by the main process only."""
+@dataclass(frozen=True)
+class Job:
+    """What the loop works with; `model` and `optimizer` come prepared by the accelerator."""
 
-    def __init__(self, run: RunDirectory, accelerator: Accelerator) -> None:
-        """Start with an empty log."""
-        self.accelerator = accelerator
-        self.lines: TextIO | None = None
-        accelerator.init_trackers(run.name)
-        if accelerator.is_main_process:
-            self.lines = run.log_file.open("w", encoding="utf-8")
-
-    def write(self, record: dict[str, Any]) -> None:
-        if self.lines is not None:
-            self.lines.write(json.dumps(record, ensure_ascii=False) + "\n")
-            self.lines.flush()
-        numbers = {key: value for key, value in record.items() if isinstance(value, int | float) and key != "step"}
-        numbers |= {f"validation/{key}": value for key, value in record.get("validation", {}).items()}
-        self.accelerator.log(numbers, step=record["step"])
-
-    def close(self) -> None:
-        if self.lines is not None:
-            self.lines.close()
-        for tracker in self.accelerator.trackers:
-            tracker.finish()
+    model: nn.Module
+    batches: EpochBatches
+    optimizer: torch.optim.Optimizer
+    scheduler: LRScheduler
+    training: Training
+    total_steps: int
+    validate: Callable[[nn.Module], dict[str, float]]
+    """A model -> its validation metrics."""
+    accelerator: Accelerator
+    log: TrainingLog
+    checkpoints: Path
 
 
-def fit(
-    model: nn.Module,
-    batches: EpochBatches,
-    optimizer: torch.optim.Optimizer,
-    scheduler: LRScheduler,
-    training: Training,
-    total_steps: int,
-    validate: Validate,
-    accelerator: Accelerator,
-    log: TrainingLog,
-    best_weights: Path,
-) -> LoopState:
-    """Train `model` for `total_steps` or until validation stops improving; it ends with its best weights.
+def fit(job: Job, state: LoopState) -> LoopState:
+    """Train for `total_steps` or until validation stops improving; the model ends with its best weights.
 
-    `model` and `optimizer` come prepared by the accelerator. `validate` gives the validation metrics of a model.
+    Raises:
+        Interrupted: SIGINT or SIGTERM came; the state is saved.
+        UserError: the loss or its gradient is not finite and the recipe says to stop, or the disk is full.
     """
-    state = LoopState()
-    per_epoch = batches.steps_per_epoch
+    training, per_epoch = job.training, job.batches.steps_per_epoch
     eval_steps = training.eval_steps or per_epoch
-    with ProgressBar("training", total_steps, unit="steps", main_process=accelerator.is_main_process) as bar:
-        while state.step < total_steps and not _is_stopped(state, training):
+    save_steps = training.save_steps or eval_steps
+    main = job.accelerator.is_main_process
+    with (
+        StopSignals() as signals,
+        ProgressBar("training", job.total_steps, done=state.step, unit="steps", main_process=main) as bar,
+    ):
+        while state.step < job.total_steps and not _is_stopped(state, training):
             epoch, done = divmod(state.step, per_epoch)
-            for micro_batches in batches.steps(epoch, first_step=done):
-                started = time.monotonic()
-                learning_rate = float(scheduler.get_last_lr()[0])
-                loss_sum, targets, grad_norm = _step(model, micro_batches, optimizer, training, accelerator)
-                scheduler.step()
-                state.step += 1
-                state.loss_sum += loss_sum
-                state.targets += targets
-                state.rows += sum(len(batch["input_ids"]) for batch in micro_batches) * accelerator.num_processes
-                state.seconds += time.monotonic() - started
-                bar.advance(1, f"loss {loss_sum / targets:.3f} {state.rows / max(state.seconds, 1e-9):,.0f} rows/s")
-                if state.step % training.logging_steps == 0 or state.step == total_steps:
-                    log.write(_training_record(state, state.step / per_epoch, learning_rate, grad_norm))
-                    state.loss_sum, state.targets = 0.0, 0
-                if state.step % eval_steps == 0 or state.step == total_steps:
-                    metrics = validate(model)
-                    log.write({"step": state.step, "epoch": state.step / per_epoch, "validation": metrics})
-                    _keep_best(model, state, metrics, training, accelerator, best_weights)
-                if state.step == total_steps or _is_stopped(state, training):
+            for step in job.batches.steps(epoch, first_step=done):
+                signal_number = _train_step(job, state, step, signals.received)
+                bar.advance(1, f"loss {step.mean_loss:.3f} {state.rows / max(state.seconds, 1e-9):,.0f} rows/s")
+                is_last = state.step == job.total_steps
+                if state.step % eval_steps == 0 or is_last:
+                    metrics = job.validate(job.model)
+                    job.log.write({"step": state.step, "epoch": state.step / per_epoch, "validation": metrics})
+                    _keep_best(job, state, metrics)
+                    is_last = is_last or _is_stopped(state, training)
+                if state.step % save_steps == 0 or is_last or signal_number:
+                    _save(job, state)
+                if signal_number:
+                    raise Interrupted(state.step, signal_number)
+                if is_last:
                     break
-    accelerator.wait_for_everyone()
-    load_weights(accelerator.unwrap_model(model), best_weights)
+    job.accelerator.wait_for_everyone()
+    load_best_weights(job.accelerator.unwrap_model(job.model), job.checkpoints)
     return state
 
 
-def _step(
-    model: nn.Module,
-    micro_batches: list[dict[str, torch.Tensor]],
-    optimizer: torch.optim.Optimizer,
-    training: Training,
-    accelerator: Accelerator,
-) -> tuple[float, int, float]:
-    """One optimizer step: (loss summed over all processes, targets of all processes, gradient norm before clipping).
+def _train_step(job: Job, state: LoopState, step: Step, signal_number: int) -> int:
+    """One optimizer step and its log record; returns the signal that any process received, or 0.
 
     The summed loss is divided once by the targets of the whole step, over all micro batches and processes, so that the
-    step does not depend on how it was cut. DDP averages gradients over processes; times the world size undoes that.
+    step does not depend on how it was cut.
     """
-    model.train()
-    counts = torch.tensor(float(sum(tasks.target_count(batch) for batch in micro_batches)), device=accelerator.device)
-    targets = int(accelerator.reduce(counts, "sum"))
-    total = torch.zeros((), device=accelerator.device)
-    for number, batch in enumerate(micro_batches, start=1):
-        batch = {name: tensor.to(accelerator.device, non_blocking=True) for name, tensor in batch.items()}
-        # Processes exchange gradients once per step, with the last micro batch.
-        with accelerator.no_sync(model) if number < len(micro_batches) else nullcontext():
-            loss = tasks.loss_sum(model, batch)
-            accelerator.backward(loss * (accelerator.num_processes / targets))
-        total += loss.detach()
-    grad_norm = accelerator.clip_grad_norm_(model.parameters(), training.max_grad_norm)
-    optimizer.step()
-    optimizer.zero_grad()
-    return float(accelerator.reduce(total, "sum")), targets, float(grad_norm)
+    timer = Timer()
+    own = sum(tasks.target_count(batch) for batch in step.micro_batches)
+    step.targets, signal_number = (int(total) for total in _sum(job, [own, signal_number]))
+    learning_rate = float(job.scheduler.get_last_lr()[0])
+    job.model.train()
+    loss_sum = _sum(job, [_accumulate(job, state, step)])[0]
+    step.mean_loss = loss_sum / step.targets
+    grad_norm = float(job.accelerator.clip_grad_norm_(job.model.parameters(), job.training.max_grad_norm))
+    # With fp16 a gradient that overflows is the scaler's affair: it skips the step and scales down.
+    is_finite = math.isfinite(loss_sum) and (math.isfinite(grad_norm) or job.training.mixed_precision == "fp16")
+    state.step += 1
+    if is_finite:
+        job.optimizer.step()
+        state.loss_sum += loss_sum
+        state.targets += step.targets
+    else:
+        _refuse_or_skip(job, state, step, loss_sum, grad_norm)
+    job.optimizer.zero_grad()
+    job.scheduler.step()
+    state.rows += len(step.rows)
+    state.seconds += timer.seconds()
+    if (state.step % job.training.logging_steps == 0 or state.step == job.total_steps) and state.targets:
+        job.log.write(_training_record(job, state, learning_rate, grad_norm))
+        state.loss_sum, state.targets = 0.0, 0
+    return signal_number
 
 
-def _training_record(state: LoopState, epoch: float, learning_rate: float, grad_norm: float) -> dict[str, Any]:
+def _accumulate(job: Job, state: LoopState, step: Step) -> float:
+    """Forward and backward over this process's micro batches; returns the summed loss.
+
+    Where the GPU's memory does not hold a micro batch, all are halved and the step starts again: the global batch, and
+    so the training, stays the same.
+    """
+    accelerator = job.accelerator
+    while True:
+        try:
+            total = 0.0
+            for number, batch in enumerate(step.micro_batches, start=1):
+                batch = {name: tensor.to(accelerator.device, non_blocking=True) for name, tensor in batch.items()}
+                # Processes exchange gradients once per step, with the last micro batch. DDP averages them over the
+                # processes; times their number undoes that.
+                is_last = number == len(step.micro_batches)
+                with nullcontext() if is_last else accelerator.no_sync(job.model):
+                    loss = tasks.loss_sum(job.model, batch)
+                    accelerator.backward(loss * (accelerator.num_processes / step.targets))
+                total += float(loss.detach())
+            return total
+        except torch.OutOfMemoryError:
+            size = max(len(batch["labels"]) for batch in step.micro_batches)
+            if size == 1 or accelerator.num_processes > 1:
+                raise UserError(
+                    f"the GPU's memory does not hold {size} row(s) at step {state.step + 1}; lower "
+                    "training.micro_batch_size (the global batch stays the same) or text.max_length"
+                ) from None
+        job.optimizer.zero_grad()
+        torch.cuda.empty_cache()
+        job.batches.micro_batch_size = -(-size // 2)
+        step.micro_batches = halve(step.micro_batches)
+        job.log.write({"step": state.step, "micro_batch_size": job.batches.micro_batch_size, "reason": "out of memory"})
+        say(f"out of memory: micro_batch_size is now {job.batches.micro_batch_size}; the global batch stays the same")
+
+
+def _sum(job: Job, values: list[float]) -> list[float]:
+    """Each value summed over all processes, in double precision."""
+    if job.accelerator.num_processes == 1:
+        return values
+    totals = torch.tensor(values, dtype=torch.float64, device=job.accelerator.device)
+    return job.accelerator.reduce(totals, "sum").tolist()
+
+
+def _refuse_or_skip(job: Job, state: LoopState, step: Step, loss_sum: float, grad_norm: float) -> None:
+    what = f"loss {loss_sum / step.targets}" if not math.isfinite(loss_sum) else f"gradient norm {grad_norm}"
+    ids = job.batches.row_ids(step.rows)
+    rows = ", ".join(ids[:8]) + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")
+    if job.training.on_nonfinite == "stop":
+        raise UserError(
+            f"{what} at step {state.step} (rows {rows}); lower training.learning_rate, mend the rows, or set "
+            "training.on_nonfinite skip"
+        )
+    job.log.write({"step": state.step, "skipped": what, "rows": ids})
+    say(f"step {state.step} skipped: {what} (rows {rows})", main_process=job.accelerator.is_main_process)
+
+
+def _training_record(job: Job, state: LoopState, learning_rate: float, grad_norm: float) -> dict[str, Any]:
     return {
         "step": state.step,
-        "epoch": epoch,
+        "epoch": state.step / job.batches.steps_per_epoch,
         "loss": state.loss_sum / state.targets,
         "learning_rate": learning_rate,
         "grad_norm": grad_norm,
@@ -159,25 +200,60 @@ def _training_record(state: LoopState, epoch: float, learning_rate: float, grad_
     }
 
 
-def _keep_best(
-    model: nn.Module,
-    state: LoopState,
-    metrics: dict[str, float],
-    training: Training,
-    accelerator: Accelerator,
-    best_weights: Path,
-) -> None:
-    value = metrics[training.metric_for_best_model]
-    score = -value if training.metric_for_best_model == "loss" else value
-    # The first of equals stays: it took fewer steps.
-    if state.best_step and score <= state.best_score:
+def _keep_best(job: Job, state: LoopState, metrics: dict[str, float]) -> None:
+    value = metrics[job.training.metric_for_best_model]
+    score = -value if job.training.metric_for_best_model == "loss" else value
+    # The first of equals stays: it took fewer steps. A score that is not a number is never better.
+    if state.best_score is not None and not score > state.best_score:
         state.validations_without_improvement += 1
         return
     state.best_score, state.best_step, state.validations_without_improvement = score, state.step, 0
-    if accelerator.is_main_process:
-        save_weights(accelerator.unwrap_model(model), best_weights)
+    if job.accelerator.is_main_process:
+        save_best_weights(job.accelerator.unwrap_model(job.model), job.checkpoints)
 
 
 def _is_stopped(state: LoopState, training: Training) -> bool:
     patience = training.early_stopping_patience
     return patience is not None and state.validations_without_improvement >= patience
+
+
+# --- saving and going on ----------------------------------------------------------------------------------------------
+
+
+def _save(job: Job, state: LoopState) -> None:
+    accelerator = job.accelerator
+    generators: dict[str, Tensor] = {f"{accelerator.process_index}.cpu": torch.get_rng_state()}
+    if accelerator.device.type == "cuda":
+        generators[f"{accelerator.process_index}.cuda"] = torch.cuda.get_rng_state(accelerator.device)
+    if accelerator.num_processes > 1:
+        generators = {name: tensor for part in gather_object([generators]) for name, tensor in part.items()}
+    schedule = {name: value for name, value in job.scheduler.state_dict().items() if name != "lr_lambdas"}
+    scaler = None if accelerator.scaler is None else accelerator.scaler.state_dict()
+    if accelerator.is_main_process:
+        save_checkpoint(
+            job.checkpoints,
+            state.step,
+            accelerator.unwrap_model(job.model),
+            job.optimizer,
+            generators,
+            {"loop": asdict(state), "schedule": schedule, "scaler": scaler},
+            keep=job.training.save_total_limit,
+        )
+    accelerator.wait_for_everyone()
+
+
+def restore(job: Job, checkpoint: Path) -> LoopState:
+    """Put everything back as it was when `checkpoint` was written, and cut the log back to its step."""
+    accelerator = job.accelerator
+    generators, saved = load_checkpoint(checkpoint, accelerator.unwrap_model(job.model), job.optimizer)
+    job.scheduler.load_state_dict({**job.scheduler.state_dict(), **saved["schedule"]})
+    for group, learning_rate in zip(job.optimizer.param_groups, job.scheduler.get_last_lr(), strict=True):
+        group["lr"] = learning_rate
+    if saved["scaler"] and accelerator.scaler is not None:
+        accelerator.scaler.load_state_dict(saved["scaler"])
+    torch.set_rng_state(generators[f"{accelerator.process_index}.cpu"])
+    if accelerator.device.type == "cuda":
+        torch.cuda.set_rng_state(generators[f"{accelerator.process_index}.cuda"], accelerator.device)
+    state = LoopState(**saved["loop"])
+    job.log.cut_back(state.step)
+    return state

@@ -7,8 +7,9 @@ from typing import Any
 
 import datasets
 import numpy as np
+import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object, set_seed
+from accelerate.utils import set_seed
 from numpy.typing import NDArray
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -21,43 +22,58 @@ from finetune.evaluation import Predictions, compute_metrics, describe_scores, p
 from finetune.models import Floor, build_model
 from finetune.progress import ProgressBar, say
 from finetune.recipe import EncoderModel, MajorityFloor, Recipe, RecurrentModel, TfidfFloor, with_values
-from finetune.run import RunDirectory, create_run
+from finetune.run import RunDirectory
 from finetune.text import load_tokenizer, train_tokenizer
 from finetune.training import environment
 from finetune.training.batches import EpochBatches
-from finetune.training.loop import LoopState, TrainingLog, fit
+from finetune.training.log import TrainingLog
+from finetune.training.loop import Job, LoopState, fit, restore
 from finetune.training.optim import build_optimizer, build_scheduler
+from finetune.training.resume import check_surroundings, check_unchanged, claim, shared_checkpoint
 
 
-def train(recipe: Recipe, *, overwrite: bool = False, command: Sequence[str] = ()) -> RunDirectory:
+def train(
+    recipe: Recipe, *, overwrite: bool = False, resume: bool = False, command: Sequence[str] = ()
+) -> RunDirectory:
     """Run a recipe from its data to its scores; returns the run directory that it wrote.
 
+    With `resume` a run that was stopped or killed goes on from its last good checkpoint, and ends as if nothing had
+    happened; where there is no such run yet, it begins.
+
     Raises:
-        UserError: anything in the recipe or the data that the user has to mend.
+        UserError: anything in the recipe, the data or the run directory that the user has to mend.
+        Interrupted: a signal asked the training to stop, and its state is saved.
     """
-    recipe = environment.resolve(recipe)
     run = RunDirectory(Path(recipe.output_dir) / recipe.name)
+    goes_on = resume and run.recipe_file.exists()
+    recipe = check_unchanged(recipe, run) if goes_on else environment.resolve(recipe)
     accelerator = environment.start_accelerator(recipe, run.tracking_directory)
     main = accelerator.is_main_process
-    _create(run, accelerator, overwrite)
-    datasets.disable_progress_bars()
-    say(f"{recipe.name}: reading the data", main_process=main)
-    splits = load_splits(recipe.data)
-    say(_describe_splits(splits), main_process=main)
-    surroundings = environment.describe(recipe, accelerator, command)
-    if main:
-        run.write_recipe(_with_label_names(recipe, splits))
-        run.write_json(run.data_file, splits.report)
-        run.write_json(run.environment_file, surroundings)
-    if isinstance(recipe.model, MajorityFloor | TfidfFloor):
-        cost = _train_floor(recipe.model, recipe, splits, run)
-    else:
-        cost = _train_model(recipe.model, recipe, splits, run, accelerator)
-    if main:
-        run.write_json(run.scores_file, {**run.scores(), "cost": cost})
-        run.write_json(run.environment_file, {**surroundings, "end": environment.now()})
-        say(f"{recipe.name}: {describe_scores('test', run.scores()['splits']['test'])} -> {run.path}")
-    accelerator.end_training()  # waits for all processes and ends their group
+    with claim(run, accelerator, replaces=not resume, overwrite=overwrite):
+        if goes_on and run.is_finished():
+            say(f"{run.path} is finished already; nothing is left to do", main_process=main)
+            accelerator.end_training()
+            return run
+        datasets.disable_progress_bars()
+        say(f"{recipe.name}: reading the data", main_process=main)
+        splits = load_splits(recipe.data)
+        say(_describe_splits(splits), main_process=main)
+        surroundings = environment.describe(recipe, accelerator, command)
+        if goes_on:
+            surroundings = check_surroundings(run, splits, surroundings)
+        if main:
+            run.write_recipe(_with_label_names(recipe, splits))
+            run.write_json(run.data_file, splits.report)
+            run.write_json(run.environment_file, surroundings)
+        if isinstance(recipe.model, MajorityFloor | TfidfFloor):
+            cost = _train_floor(recipe.model, recipe, splits, run)
+        else:
+            cost = _train_model(recipe.model, recipe, splits, run, accelerator, goes_on=goes_on)
+        if main:
+            run.write_json(run.scores_file, {**run.scores(), "cost": cost})
+            run.write_json(run.environment_file, {**surroundings, "end": environment.now()})
+            say(f"{recipe.name}: {describe_scores('test', run.scores()['splits']['test'])} -> {run.path}")
+        accelerator.end_training()  # waits for all processes and ends their group
     return run
 
 
@@ -93,6 +109,8 @@ def _train_model(
     splits: Splits,
     run: RunDirectory,
     accelerator: Accelerator,
+    *,
+    goes_on: bool,
 ) -> dict[str, Any]:
     """Train, keep and score a neural model; returns what it cost."""
     main = accelerator.is_main_process
@@ -103,7 +121,7 @@ def _train_model(
     set_seed(recipe.seed)  # what was drawn before must not matter to the initial weights
     raw_model = build_model(model_recipe, splits.labels, tokenizer, recipe.text.max_length, _attention(model_recipe))
     say(f"{recipe.name}: {_parameter_count(raw_model):,} parameters, {len(tokenizer):,} tokens", main_process=main)
-    model, state = _fit(raw_model, recipe, encoded, tokenizer, run, accelerator)
+    model, state = _fit(raw_model, recipe, encoded, tokenizer, run, accelerator, goes_on=goes_on)
     if main:
         raw_model.save_pretrained(run.model_directory)
         tokenizer.save_pretrained(run.model_directory)
@@ -137,6 +155,8 @@ def _fit(
     tokenizer: PreTrainedTokenizerBase,
     run: RunDirectory,
     accelerator: Accelerator,
+    *,
+    goes_on: bool = False,
 ) -> tuple[nn.Module, LoopState]:
     """Assemble what the loop needs and run it; the model returned has its best weights."""
     training = recipe.training
@@ -155,7 +175,7 @@ def _fit(
     total_steps = min(training.max_steps or 10**12, training.num_train_epochs * batches.steps_per_epoch)
     optimizer = build_optimizer(raw_model, training)
     scheduler = build_scheduler(optimizer, training, total_steps)
-    model, prepared_optimizer = accelerator.prepare(raw_model, optimizer)
+    model, prepared = accelerator.prepare(raw_model, optimizer)
     references = label_array(encoded["validation"])
     ids = column(encoded["validation"], "id")
 
@@ -167,26 +187,25 @@ def _fit(
         return {name: metrics[name] for name in ("loss", "accuracy", "macro_f1")}
 
     log = TrainingLog(run, accelerator)
-    best_weights = run.checkpoints_directory / "best.safetensors"
+    checkpoints = run.checkpoints_directory
+    job = Job(model, batches, prepared, scheduler, training, total_steps, validate, accelerator, log, checkpoints)
+    # Every process draws dropout of its own; the initial weights are the same on all.
+    torch.manual_seed(recipe.seed + 1 + accelerator.process_index)
     try:
-        state = fit(
-            model,
-            batches,
-            prepared_optimizer,
-            scheduler,
-            training,
-            total_steps,
-            validate,
-            accelerator,
-            log,
-            best_weights,
-        )
+        state = LoopState()
+        checkpoint = shared_checkpoint(run, accelerator) if goes_on else None
+        if checkpoint is not None:
+            say(f"{recipe.name}: going on from {checkpoint}", main_process=accelerator.is_main_process)
+            state = restore(job, checkpoint)
+        state = fit(job, state)
     finally:
         log.close()
     return model, state
 
 
 def _record(run: RunDirectory, splits: Splits, split: str, probabilities: NDArray[np.float64], recipe: Recipe) -> None:
+    if split in run.scores()["splits"]:
+        return  # a killed run had come this far; the test split is not scored a second time
     leaked = splits.leaked_test_ids if split == "test" else frozenset()
     record_scores(run, split, splits[split], splits.labels, probabilities, recipe.evaluation, leaked)
 
@@ -209,20 +228,6 @@ def _build_tokenizer(model: EncoderModel | RecurrentModel, recipe: Recipe, split
         max_length=text.max_length,
         begin_token=isinstance(model, EncoderModel),
     )
-
-
-def _create(run: RunDirectory, accelerator: Accelerator, overwrite: bool) -> None:
-    """The main process makes the directory; if it must refuse, all processes do."""
-    refusal: str | None = None
-    if accelerator.is_main_process:
-        try:
-            create_run(run.path, overwrite=overwrite)
-        except UserError as error:
-            refusal = str(error)
-    if accelerator.num_processes > 1:
-        refusal = next((text for text in gather_object([refusal]) if text is not None), None)
-    if refusal is not None:
-        raise UserError(refusal)
 
 
 def _with_label_names(recipe: Recipe, splits: Splits) -> Recipe:

@@ -9,6 +9,14 @@ from reviews import write_csv
 from finetune.cli import main, parse_overrides
 from finetune.errors import UserError
 
+CHECKPOINT = (
+    "manifest.json",
+    "model.safetensors",
+    "optimizer.safetensors",
+    "generators.safetensors",
+    "state.json",
+    "best.safetensors",
+)
 RECIPE = """
 name: mine
 data: {train_file: reviews.csv}
@@ -58,6 +66,7 @@ def test_train_evaluate_predict_compare(folder, capsys):
         "model/tokenizer.json",
         "model/tokenizer_config.json",
         "checkpoints/best.safetensors",
+        *(f"checkpoints/step-{step:06d}/{name}" for step in (9, 18) for name in CHECKPOINT),
     }
     scores = json.loads((run / "scores.json").read_text(encoding="utf-8"))
     assert scores["splits"]["test"]["times_scored"] == 1
