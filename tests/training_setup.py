@@ -1,6 +1,7 @@
 """A training set up by its parts, so that tests can look at each."""
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from finetune import tasks
 from finetune.data import Splits, load_splits
 from finetune.models import build_model
 from finetune.recipe import Recipe, with_values
-from finetune.run import RunDirectory, create_run
+from finetune.run import RunDirectory
 from finetune.training import environment
 from finetune.training.train import _build_tokenizer, _fit
 
@@ -36,14 +37,19 @@ class Setup:
 
 
 def prepare(directory: Path, model: str, rows: int, dropout: float | None = None, **training: Any) -> Setup:
-    recipe = small_recipe(directory, model, rows=rows, training=training)
+    # Each process has a data file of its own to write and read; they share the run directory.
+    own = directory / f"data-{os.environ.get('RANK', '0')}"
+    own.mkdir()
+    recipe = small_recipe(own, model, rows=rows, training=training)
     if dropout is not None:
         recipe = with_values(recipe, model={"dropout": dropout})
     recipe = environment.resolve(recipe)
     splits = load_splits(recipe.data)
     tokenizer = _build_tokenizer(recipe.model, recipe, splits)
     encoded = {name: tasks.encode(splits[name], tokenizer, recipe.text.max_length) for name in ("train", "validation")}
-    return Setup(recipe, splits, tokenizer, encoded, create_run(directory / "run"))
+    run = RunDirectory(directory / "run")
+    run.path.mkdir(exist_ok=True)
+    return Setup(recipe, splits, tokenizer, encoded, run)
 
 
 def run_loop(setup: Setup, model: PreTrainedModel | None = None) -> list[dict[str, Any]]:

@@ -33,6 +33,9 @@ def predict_probabilities(
     mine = batches[accelerator.process_index :: accelerator.num_processes]
     columns = encoded.select_columns([name for name in encoded.column_names if name not in ("id", "length", "label")])
     results: list[NDArray[np.float64]] = []
+    # The model itself, not DDP around it: DDP exchanges buffers at every forward pass, and processes with different
+    # numbers of batches would wait for each other for ever.
+    model = accelerator.unwrap_model(model)
     was_training = model.training
     model.eval()
     with torch.inference_mode(), accelerator.autocast():
@@ -42,14 +45,9 @@ def predict_probabilities(
             advance(len(indices) * accelerator.num_processes)
     model.train(was_training)
     parts = gather_object([(mine, results)]) if accelerator.num_processes > 1 else [(mine, results)]
-    probabilities = np.empty((len(order), model_label_count(model)))
+    config: Any = model.config
+    probabilities = np.empty((len(order), config.num_labels))
     for part_batches, part_results in parts:
         for indices, values in zip(part_batches, part_results, strict=True):
             probabilities[indices] = values
     return probabilities
-
-
-def model_label_count(model: nn.Module) -> int:
-    """How many labels the model, wrapped for several processes or not, gives a logit for."""
-    config: Any = getattr(model, "module", model).config
-    return int(config.num_labels)

@@ -3,15 +3,15 @@
     python tests/invariants/kill_loop.py --kills 20                 every family, 20 kills each
     python tests/invariants/kill_loop.py --kills 3 --variant lstm   one of them
 
-Each kill is `kill -9` of the whole process group at a random moment of the training; then the same command with --resume.
+Each kill is `kill -9` of all processes at a random moment of the training; then the same command with --resume.
 When the run is through, its weights (sha256), log and test scores, seconds aside, must equal those of the run that was
 never killed.
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
-import os
 import random
 import signal
 import subprocess
@@ -24,6 +24,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+import psutil
 from reviews import MODELS, write_csv
 
 from finetune.recipe import dump_recipe, parse_recipe
@@ -86,12 +87,20 @@ def command(variant: Variant, recipe: Path, output: Path) -> list[str]:
     if variant.processes == 1:
         return [sys.executable, "-m", "finetune", *arguments]
     script = Path(__file__).parent.parent.parent / "scripts" / "train_baseline.py"
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(variant.processes), "--master_port", "0"]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(variant.processes)]
     return [sys.executable, *launcher, str(script), *arguments[1:]]
 
 
 def start(words: list[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def kill_tree(pid: int) -> None:
+    """SIGKILL to a process and all below it: torchrun's workers have process groups of their own."""
+    root = psutil.Process(pid)
+    for process in (root, *root.children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def outcome(run: Path) -> dict[str, Any]:
@@ -132,7 +141,7 @@ def kill_and_resume(variant: Variant, directory: Path, kills: int, seed: int = 0
         process = start(command(variant, recipe, disturbed))
         wait_for(lambda target=target: _logged_step(log) >= target, process)
         time.sleep(chance.random() * 0.05)
-        os.killpg(process.pid, signal.SIGKILL)
+        kill_tree(process.pid)
         process.communicate(timeout=60)
         fell.append((_logged_step(log), process.returncode))
     process = start(command(variant, recipe, disturbed))

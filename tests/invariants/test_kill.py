@@ -1,0 +1,23 @@
+"""A short kill loop for every family and option: `kill -9`, `--resume`, and nothing has changed."""
+
+import kill_loop
+import pytest
+
+SHORT = ("encoder", "bilstm-stacked", "two-processes")
+
+
+@pytest.mark.parametrize("name", [name for name in kill_loop.VARIANTS if name in SHORT])
+def test_a_killed_and_resumed_run_equals_the_undisturbed_one(tmp_path, name):
+    check(tmp_path, name, kills=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in kill_loop.VARIANTS if name not in SHORT])
+def test_every_other_variant_too(tmp_path, name):
+    check(tmp_path, name, kills=1)
+
+
+def check(directory, name, kills):
+    result = kill_loop.kill_and_resume(kill_loop.VARIANTS[name], directory, kills)
+    assert any(code == -9 for _, code in result["kills"]), result["kills"]
+    assert result["found"] == result["expected"]
