@@ -1,23 +1,24 @@
-"""Write the quickstart's own comparison into the README, so that its numbers are those of a run.
+"""Write a comparison's table and words into the README, so that its numbers are those of a run.
 
-python scripts/update_readme.py reports/quickstart/comparison.md
+    python scripts/update_readme.py quickstart reports/quickstart/comparison.md
+    python scripts/update_readme.py nsmc reports/nsmc/comparison.md
 """
 
 import sys
 from pathlib import Path
 
 README = Path(__file__).parent.parent / "README.md"
-BEGIN, END = "<!-- quickstart output: written by scripts/update_readme.py -->\n", "<!-- end -->"
 
 
-def main(comparison: Path) -> None:
-    """Replace what stands between the two marks by the table and the words of `comparison`."""
+def main(block: str, comparison: Path) -> None:
+    """Replace what stands between the marks of `block` by the table and the words of `comparison`."""
     text = comparison.read_text(encoding="utf-8")
-    shown = text[text.index("| Run |") : text.index("\n## Data")]
-    before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    README.write_text(f"{before}{BEGIN}\n{shown.strip()}\n\n{END}{after}", encoding="utf-8")
+    shown = text[text.index("| Run |") : text.index("\n## Data")].strip()
+    begin, end = f"<!-- {block}: written by scripts/update_readme.py -->\n", f"<!-- end of {block} -->"
+    before, _, rest = README.read_text(encoding="utf-8").partition(begin)
+    _, _, after = rest.partition(end)
+    README.write_text(f"{before}{begin}\n{shown}\n\n{end}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(sys.argv[1], Path(sys.argv[2]))
