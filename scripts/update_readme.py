@@ -1,7 +1,7 @@
 """Write a comparison's table and words into the README, so that its numbers are those of a run.
 
-    python scripts/update_readme.py quickstart reports/quickstart/comparison.md
-    python scripts/update_readme.py nsmc reports/nsmc/comparison.md
+python scripts/update_readme.py quickstart reports/quickstart/comparison.md
+python scripts/update_readme.py nsmc reports/nsmc/comparison.md
 """
 
 import sys
