@@ -86,6 +86,9 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("predict", help="label texts with a trained model")
     command.add_argument("model", metavar="RUN|MODEL", help="a run directory, a model directory or a Hub id")
     command.add_argument("texts", nargs="*", metavar="TEXT", help="texts; without any, lines of standard input")
+    command.add_argument("--input", metavar="FILE", help="a CSV, TSV, JSONL or Parquet file instead, row by row")
+    command.add_argument("--output", metavar="FILE", help="where its labels go; the same command goes on after a kill")
+    command.add_argument("--text_column", default="text", help="the column with the text in the input")
     command.set_defaults(run=_predict)
 
     command = commands.add_parser("compare", help="runs side by side: a table, curves and one HTML page")
@@ -174,6 +177,16 @@ def _evaluate(options: argparse.Namespace, _: Sequence[str]) -> None:
 
 
 def _predict(options: argparse.Namespace, _: Sequence[str]) -> None:
+    if (options.input is None) != (options.output is None) or (options.input and options.texts):
+        raise UserError("predict takes TEXTs, or --input FILE with --output FILE")
+    if options.input is not None:
+        _quiet_libraries()
+        from finetune.predict_file import predict_file
+
+        source, output = Path(options.input), Path(options.output)
+        count = predict_file(options.model, source, output, options.text_column)
+        print(f"{count:,} rows labelled -> {output}")
+        return
     texts = options.texts or [line.rstrip("\n") for line in sys.stdin]
     _quiet_libraries()
     from finetune.predict import load_classifier

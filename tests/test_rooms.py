@@ -16,6 +16,7 @@ ROOMS = [
     "tasks",
     "evaluation",
     "predict",
+    "predict_file",
     "training",
     "reporting",
     "quickstart",

@@ -1,0 +1,102 @@
+"""Labels for a whole file: every row once, in order, also after the command was killed."""
+
+import json
+
+import numpy as np
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+from reviews import small_recipe, write_csv
+
+from finetune import predict_file as module
+from finetune.cli import main
+from finetune.errors import UserError
+from finetune.predict import load_classifier
+from finetune.predict_file import predict_file
+from finetune.training import train
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return str(train(small_recipe(tmp_path_factory.mktemp("trained"), "bigru-max")).path)
+
+
+def expected(run, source):
+    texts = pyarrow.csv.read_csv(source)["text"].to_pylist()
+    return texts, load_classifier(run).classify(texts)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
+def test_every_row_has_its_label_in_order(run, tmp_path, suffix):
+    source, output = write_csv(tmp_path / "in.csv", 57), tmp_path / f"out.{suffix}"
+    assert predict_file(run, source, output, chunk_rows=10) == 57
+    match suffix:
+        case "parquet":
+            rows = pq.read_table(output).to_pylist()
+        case "jsonl":
+            rows = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+        case _:
+            options = pyarrow.csv.ParseOptions(delimiter="\t" if suffix == "tsv" else ",")
+            rows = pyarrow.csv.read_csv(output, parse_options=options).to_pylist()
+    texts, probabilities = expected(run, source)
+    assert [row["row"] for row in rows] == list(range(57))
+    assert [row["text"] for row in rows] == texts
+    assert [row["label"] for row in rows] == [["negative", "positive"][i] for i in probabilities.argmax(axis=1)]
+    assert np.allclose([row["probability_positive"] for row in rows], probabilities[:, 1], atol=1e-5)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["in.csv", output.name])
+
+
+class Crash(BaseException):
+    """Ends the command as abruptly as a test in the same process can."""
+
+
+def test_after_a_kill_no_row_is_lost_or_done_twice(run, tmp_path, monkeypatch):
+    source = write_csv(tmp_path / "in.csv", 57)
+    predict_file(run, source, tmp_path / "undisturbed.parquet", chunk_rows=10)
+    original, written = module._write_part, []
+
+    def count(table, path):
+        if len(written) == 3:
+            path.with_suffix(".unfinished").write_bytes(b"half")
+            raise Crash
+        written.append(path.name)
+        original(table, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_write_part", count)
+        with pytest.raises(Crash):
+            predict_file(run, source, tmp_path / "out.parquet", chunk_rows=10)
+    assert not (tmp_path / "out.parquet").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_write_part", lambda table, path: (written.append(path.name), original(table, path)))
+        predict_file(run, source, tmp_path / "out.parquet", chunk_rows=10)
+    assert len(written) == len(set(written)) == 6
+    assert pq.read_table(tmp_path / "out.parquet").equals(pq.read_table(tmp_path / "undisturbed.parquet"))
+
+
+def test_chunks_of_another_input_are_not_mixed_in(run, tmp_path, monkeypatch):
+    def crash(*_):
+        raise Crash
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_write_part", crash)
+        with pytest.raises(Crash):
+            predict_file(run, write_csv(tmp_path / "in.csv", 20), tmp_path / "out.csv")
+    with pytest.raises(UserError, match="holds chunks of another input"):
+        predict_file(run, write_csv(tmp_path / "in.csv", 30), tmp_path / "out.csv")
+
+
+def test_the_command_and_its_refusals(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_csv(tmp_path / "in.csv", 12)
+    assert main(["predict", run, "--input", "in.csv", "--output", "out.csv"]) == 0
+    assert "12 rows labelled -> out.csv" in capsys.readouterr().out
+    for arguments, message in (
+        (["--input", "in.csv", "--output", "out.csv"], "out.csv exists; choose another --output"),
+        (["--input", "in.csv"], "--input FILE with --output FILE"),
+        (["x", "--input", "in.csv", "--output", "b.csv"], "--input FILE with --output FILE"),
+        (["--input", "in.csv", "--output", "b.docx"], "unknown kind of file"),
+        (["--input", "in.csv", "--output", "b.csv", "--text_column", "txt"], "no column 'txt'"),
+    ):
+        assert main(["predict", run, *arguments]) == 2
+        assert message in capsys.readouterr().err
