@@ -25,8 +25,8 @@ def predict_file(
 ) -> int:
     """Label every row of `source`; returns the number of rows.
 
-    `output` gets one row for each, in order: row (from 0), text, label, and probability_NAME per label; its format
-    goes by its name. Chunks that are done lie beside it until all are; the same command goes on from them. Under torchrun the
+    `output` gets one row for each, in order: row (from 0), text, label, probability_NAME per label; its format goes by
+    its name. Chunks that are done lie beside it until all are; the same command goes on from them. Under torchrun the
     processes share the rows of each chunk.
 
     Raises:
