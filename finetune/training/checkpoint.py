@@ -117,11 +117,15 @@ def load_checkpoint(
     load_model(model, str(checkpoint / _MODEL), strict=True)
     fresh = optimizer.state_dict()
     optimizer.load_state_dict({**fresh, "state": _unflatten(load_file(checkpoint / _OPTIMIZER))})
+    state = json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))
+    return load_file(checkpoint / _GENERATORS), state
+
+
+def restore_best_weights(checkpoint: Path) -> None:
+    """Put the best weights of a checkpoint's time back in their place; one process only, since all share the file."""
     best = checkpoint / BEST_WEIGHTS
     if best.exists():
         _replace(checkpoint.parent / BEST_WEIGHTS, lambda path: shutil.copyfile(best, path))
-    state = json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))
-    return load_file(checkpoint / _GENERATORS), state
 
 
 def save_best_weights(model: nn.Module, directory: Path) -> None:

@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from typing import Any
+from typing import Any, BinaryIO
 
 from accelerate import Accelerator
 
@@ -24,26 +24,30 @@ class TrainingLog:
     """One JSON record per line; written by the main process only."""
 
     def __init__(self, run: RunDirectory, accelerator: Accelerator) -> None:
-        """Start with an empty log; `cut_back` brings an earlier one back."""
+        """Nothing is written before `begin`."""
         self.accelerator = accelerator
         self.file = run.log_file
-        self.earlier = self.file.read_bytes() if self.file.exists() else b""
+        self.lines: BinaryIO | None = None
         accelerator.init_trackers(run.name)
-        self.lines = self.file.open("wb") if accelerator.is_main_process else None
 
-    def cut_back(self, step: int) -> None:
-        """Keep the earlier records up to `step`; what a killed run wrote after its checkpoint, whole or not, goes."""
-        if self.lines is None:
+    def begin(self, step: int) -> None:
+        """Keep the records up to `step`, none for 0; what a killed run wrote after its checkpoint goes."""
+        if not self.accelerator.is_main_process:
             return
-        for line in self.earlier.splitlines(keepends=True):
+        kept = []
+        for line in self.file.read_bytes().splitlines(keepends=True) if step and self.file.exists() else []:
             try:
                 record = json.loads(line)
             except ValueError:
                 break  # the line that the run was killed in
             if record["step"] > step:
                 break
-            self.lines.write(line)
-        self.lines.flush()
+            kept.append(line)
+        # In place by a rename: a kill right here must not cost the records that are kept.
+        shortened = self.file.with_name(f".{self.file.name}")
+        shortened.write_bytes(b"".join(kept))
+        shortened.replace(self.file)
+        self.lines = self.file.open("ab")
 
     def write(self, record: dict[str, Any]) -> None:
         """Append a record; its `step` is the optimizer steps done."""

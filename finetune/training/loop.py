@@ -18,7 +18,13 @@ from finetune.errors import Interrupted, UserError
 from finetune.progress import ProgressBar, say
 from finetune.recipe import Training
 from finetune.training.batches import EpochBatches, Step, halve
-from finetune.training.checkpoint import load_best_weights, load_checkpoint, save_best_weights, save_checkpoint
+from finetune.training.checkpoint import (
+    load_best_weights,
+    load_checkpoint,
+    restore_best_weights,
+    save_best_weights,
+    save_checkpoint,
+)
 from finetune.training.interrupt import StopSignals
 from finetune.training.log import Timer, TrainingLog
 
@@ -246,6 +252,8 @@ def restore(job: Job, checkpoint: Path) -> LoopState:
     """Put everything back as it was when `checkpoint` was written, and cut the log back to its step."""
     accelerator = job.accelerator
     generators, saved = load_checkpoint(checkpoint, accelerator.unwrap_model(job.model), job.optimizer)
+    if accelerator.is_main_process:
+        restore_best_weights(checkpoint)
     job.scheduler.load_state_dict({**job.scheduler.state_dict(), **saved["schedule"]})
     for group, learning_rate in zip(job.optimizer.param_groups, job.scheduler.get_last_lr(), strict=True):
         group["lr"] = learning_rate
@@ -255,5 +263,6 @@ def restore(job: Job, checkpoint: Path) -> LoopState:
     if accelerator.device.type == "cuda":
         torch.cuda.set_rng_state(generators[f"{accelerator.process_index}.cuda"], accelerator.device)
     state = LoopState(**saved["loop"])
-    job.log.cut_back(state.step)
+    job.log.begin(state.step)
+    accelerator.wait_for_everyone()
     return state

@@ -197,6 +197,8 @@ def _fit(
         if checkpoint is not None:
             say(f"{recipe.name}: going on from {checkpoint}", main_process=accelerator.is_main_process)
             state = restore(job, checkpoint)
+        else:
+            log.begin(0)
         state = fit(job, state)
     finally:
         log.close()
