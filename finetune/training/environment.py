@@ -1,5 +1,6 @@
 """Where a run happens: device, precision, threads and versions, chosen by the program and recorded."""
 
+import gc
 import importlib.util
 import os
 import platform
@@ -100,6 +101,17 @@ def start_accelerator(recipe: Recipe, tracking_directory: Path) -> Accelerator:
     )
     set_seed(recipe.seed)
     return accelerator
+
+
+def end(accelerator: Accelerator) -> None:
+    """Wait for all processes and end their group; the caller no longer holds the prepared model.
+
+    DistributedDataParallel must be gone before the group is: where it holds the group's last reference, it ends the
+    group while it holds Python's lock, and waits for ever for a thread of the group that wants that lock.
+    """
+    accelerator.free_memory()
+    gc.collect()
+    accelerator.end_training()
 
 
 def describe(recipe: Recipe, accelerator: Accelerator, command: Sequence[str]) -> dict[str, Any]:

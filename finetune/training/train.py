@@ -52,7 +52,7 @@ def train(
     with claim(run, accelerator, replaces=not resume, overwrite=overwrite):
         if goes_on and run.is_finished():
             say(f"{run.path} is finished already; nothing is left to do", main_process=main)
-            accelerator.end_training()
+            environment.end(accelerator)
             return run
         datasets.disable_progress_bars()
         say(f"{recipe.name}: reading the data", main_process=main)
@@ -73,7 +73,7 @@ def train(
             run.write_json(run.scores_file, {**run.scores(), "cost": cost})
             run.write_json(run.environment_file, {**surroundings, "end": environment.now()})
             say(f"{recipe.name}: {describe_scores('test', run.scores()['splits']['test'])} -> {run.path}")
-        accelerator.end_training()  # waits for all processes and ends their group
+        environment.end(accelerator)
     return run
 
 

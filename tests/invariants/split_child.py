@@ -29,7 +29,8 @@ def run(directory: Path, model: str, dtype: str, micro_batch_size: int, world_si
     rows = setup.encoded["validation"]
     probabilities = predict_probabilities(prepared, rows, setup.tokenizer, accelerator, batch_size=3)
     records = [r for r in setup.run.log() if "loss" in r]
-    accelerator.end_training()
+    del prepared
+    environment.end(accelerator)
     return {
         "loss": [record["loss"] for record in records],
         "grad_norm": [record["grad_norm"] for record in records],
