@@ -3,7 +3,6 @@
 import hashlib
 import json
 import unicodedata
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from finetune.data.sources import FileOptions, embedded_file, read_file, read_hub
@@ -228,9 +229,11 @@ def _clean(
         load_from_cache_file=False,
     )
     if data.id_column:
-        twice = [row_id for row_id, count in Counter(column(cleaned, "id")).items() if count > 1]
-        if twice:
-            raise UserError(f"{source}: the id {twice[0]!r} in {data.id_column!r} stands twice; ids must be unique")
+        counts = pc.value_counts(id_array(cleaned))
+        twice = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
+        if len(twice):
+            row_id = twice[0].as_py()
+            raise UserError(f"{source}: the id {row_id!r} in {data.id_column!r} stands twice; ids must be unique")
     return cleaned, {"empty": len(dataset) - len(cleaned)}
 
 
@@ -324,6 +327,11 @@ def rows_fingerprint(rows: datasets.Dataset, names: Sequence[str]) -> str:
 def column(rows: datasets.Dataset, name: str) -> list[Any]:
     """A whole column as a list, read by Arrow: `rows[name]` would go through Python row by row."""
     return rows.select_columns([name]).with_format("arrow")[:][name].to_pylist()
+
+
+def id_array(rows: datasets.Dataset) -> pa.StringArray:
+    """The ids as one Arrow array, (n,)."""
+    return pa.array(rows.select_columns(["id"]).with_format("arrow")[:]["id"].combine_chunks(), type=pa.string())
 
 
 def label_array(rows: datasets.Dataset) -> NDArray[np.int64]:

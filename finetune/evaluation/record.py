@@ -7,7 +7,7 @@ import datasets
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.data.splits import column, label_array, rows_fingerprint
+from finetune.data.splits import id_array, label_array, rows_fingerprint
 from finetune.evaluation.predictions import Predictions
 from finetune.evaluation.scores import score
 from finetune.recipe import Evaluation
@@ -28,7 +28,7 @@ def record_scores(
     Every call counts as one more look at the split: the test split is meant to have one. Where some of `leaked_ids` are
     among the rows, the scores are given without these too.
     """
-    predictions = Predictions(column(rows, "id"), label_array(rows), probabilities)
+    predictions = Predictions(id_array(rows), label_array(rows), probabilities)
     options: dict[str, Any] = {"samples": evaluation.bootstrap_samples, "confidence": evaluation.confidence_level}
     entry = score(predictions, labels, **options)
     entry["rows_fingerprint"] = rows_fingerprint(rows, labels)

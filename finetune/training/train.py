@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from finetune import tasks
 from finetune.data import Splits, load_splits
-from finetune.data.splits import column, label_array
+from finetune.data.splits import column, id_array, label_array
 from finetune.errors import UserError
 from finetune.evaluation import Predictions, compute_metrics, describe_scores, predict_probabilities, record_scores
 from finetune.models import Floor, build_model
@@ -177,7 +177,7 @@ def _fit(
     scheduler = build_scheduler(optimizer, training, total_steps)
     model, prepared = accelerator.prepare(raw_model, optimizer)
     references = label_array(encoded["validation"])
-    ids = column(encoded["validation"], "id")
+    ids = id_array(encoded["validation"])
 
     def validate(current: nn.Module) -> dict[str, float]:
         probabilities = predict_probabilities(
@@ -218,11 +218,10 @@ def _build_tokenizer(model: EncoderModel | RecurrentModel, recipe: Recipe, split
         return load_tokenizer(text.tokenizer_name_or_path)
     if isinstance(model, EncoderModel) and model.model_name_or_path is not None:
         return load_tokenizer(model.model_name_or_path, model.revision)
-    texts = column(splits.train, "text")
-    if recipe.data.text_pair_column:
-        texts += column(splits.train, "text_pair")
+    columns = ["text", "text_pair"] if recipe.data.text_pair_column else ["text"]
     return train_tokenizer(
-        texts,
+        # As a stream: the training rows may be more than memory holds.
+        (text for batch in splits.train.iter(batch_size=1000) for name in columns for text in batch[name]),
         unit=text.unit,
         vocabulary_size=text.vocabulary_size,
         min_frequency=text.min_frequency,

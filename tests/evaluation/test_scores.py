@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from sklearn import metrics as sk
@@ -17,7 +18,7 @@ def predictions(count=400, skill=1.5, seed=0, labels=2):
     logits = generator.normal(size=(count, labels))
     logits[np.arange(count), references] += skill
     odds = np.exp(logits)
-    return Predictions([str(i) for i in range(count)], references, odds / odds.sum(axis=1, keepdims=True))
+    return Predictions(pa.array([str(i) for i in range(count)]), references, odds / odds.sum(axis=1, keepdims=True))
 
 
 def test_point_values_are_plain_numbers_and_right():
