@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from finetune import __version__
-from finetune.errors import Interrupted, UserError
+from finetune.errors import Interrupted, UserError, is_disk_full
 from finetune.recipe import load_recipe, recipe_fields, render_recipe, shipped_recipes
 
 
@@ -35,6 +35,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of a pipe (head, less) went away; what it wanted it has.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:
+        if not is_disk_full(error):
+            raise
+        go_on = "; the last good checkpoint is intact: make room, then --resume" if options.command == "train" else ""
+        print(f"finetune: no space left on the disk: {error}{go_on}", file=sys.stderr)
+        return 2
 
 
 def entry_point() -> None:

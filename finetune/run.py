@@ -104,18 +104,18 @@ class RunDirectory:
 
 
 def create_run(path: Path, *, overwrite: bool = False) -> RunDirectory:
-    """Make an empty run directory.
+    """Make an empty run directory; one that is there and empty will do.
 
     Raises:
         UserError: `path` exists and `overwrite` is not given, or it is not a run directory and so not ours to remove.
     """
-    if path.exists():
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         if not overwrite:
             raise UserError(f"{path} exists; choose another --name, or pass --overwrite to replace it")
         if not path.is_dir() or (any(path.iterdir()) and not (path / "recipe.yaml").exists()):
             raise UserError(f"{path} is not a run directory, so --overwrite does not remove it; choose another --name")
         shutil.rmtree(path)
-    path.mkdir(parents=True)
+    path.mkdir(parents=True, exist_ok=True)
     return RunDirectory(path)
 
 

@@ -102,8 +102,3 @@ def ranked_scores(scores: Floats, references: NDArray[np.int64]) -> list[RankedS
 def mean_area(ranked: list[RankedScores], weights: NDArray[np.number] | None = None) -> float:
     """The mean area under the ROC curves; NaN where one of them is undefined."""
     return float(np.mean([scores.area(weights) for scores in ranked]))
-
-
-def area_under_roc(scores: Floats, references: NDArray[np.int64]) -> float:
-    """The area under the ROC curve of probabilities (n, labels), one against the rest for more than two labels."""
-    return mean_area(ranked_scores(scores, references))

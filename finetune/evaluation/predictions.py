@@ -10,6 +10,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+_ROWS_PER_GROUP = 100_000
+
 
 @dataclass(frozen=True)
 class Predictions:
@@ -29,6 +31,8 @@ class Predictions:
 
     def without(self, ids: frozenset[str]) -> "Predictions":
         """The rows whose id is not in `ids`."""
+        if not ids:
+            return self
         keep = pc.invert(pc.is_in(self.ids, value_set=pa.array(sorted(ids), type=pa.string())))
         kept = keep.to_numpy(zero_copy_only=False)
         return Predictions(self.ids.filter(keep), self.references[kept], self.probabilities[kept])
@@ -36,13 +40,17 @@ class Predictions:
     def write(self, path: Path, labels: Sequence[str]) -> None:
         """Columns id, reference, predicted (label names) and scores (probabilities in label order); no text."""
         names = pa.array(labels, type=pa.string())
-        table = pa.table(
-            {
-                "id": self.ids,
-                "reference": names.take(pa.array(self.references)),
-                "predicted": names.take(pa.array(self.predicted)),
-                "scores": pa.FixedSizeListArray.from_arrays(pa.array(self.probabilities.ravel()), len(labels)),
-            }
-        )
         path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(table, path, compression="zstd")
+        kinds = {"id": pa.string(), "reference": pa.string(), "predicted": pa.string()}
+        schema = pa.schema({**kinds, "scores": pa.list_(pa.float64(), len(labels))})
+        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+            for start in range(0, len(self.ids), _ROWS_PER_GROUP):
+                rows = slice(start, start + _ROWS_PER_GROUP)
+                scores = pa.array(self.probabilities[rows].ravel())
+                columns = [
+                    self.ids[rows],
+                    names.take(pa.array(self.references[rows])),
+                    names.take(pa.array(self.probabilities[rows].argmax(axis=1))),
+                    pa.FixedSizeListArray.from_arrays(scores, len(labels)),
+                ]
+                writer.write_table(pa.table(columns, schema=schema))

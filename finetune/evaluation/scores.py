@@ -17,6 +17,9 @@ _MATRIX_METRICS: dict[str, Callable[[NDArray[np.number]], NDArray[np.float64]]] 
     "weighted_f1": classification.weighted_f1,
     "mcc": classification.matthews_correlation,
 }
+# `evaluate` makes a Python object of each value that it is given: some rows at a time, a million take no memory.
+_ROWS_PER_BATCH = 10_000
+_MAX_ROWS_IN_MEMORY = 100_000
 _LABEL_METRICS: dict[str, Callable[[NDArray[np.number]], NDArray[np.float64]]] = {
     "precision": classification.precision,
     "recall": classification.recall,
@@ -26,20 +29,30 @@ _LABEL_METRICS: dict[str, Callable[[NDArray[np.number]], NDArray[np.float64]]] =
 
 def compute_metrics(predictions: Predictions) -> dict[str, Any]:
     """The point values of all metrics, through `evaluate`; plain Python numbers, None where one is undefined."""
-    labels = {"predictions": predictions.predicted, "references": predictions.references}
+    predicted = predictions.predicted
     by_label = evaluate.combine(
         [
-            _module(metrics.Accuracy),
-            _module(metrics.F1),
-            _module(metrics.MatthewsCorrelation),
-            _module(metrics.PrecisionRecall),
-            _module(metrics.ConfusionMatrix),
+            _module(metrics.Accuracy, len(predicted)),
+            _module(metrics.F1, len(predicted)),
+            _module(metrics.MatthewsCorrelation, len(predicted)),
+            _module(metrics.PrecisionRecall, len(predicted)),
+            _module(metrics.ConfusionMatrix, len(predicted)),
         ]
     )
-    values: dict[str, Any] = by_label.compute(**labels, num_labels=predictions.probabilities.shape[1])
-    values |= _module(metrics.RocAuc).compute(
-        prediction_scores=predictions.probabilities, references=predictions.references
-    )
+    # Of two labels the second is the one to find; of more, each against the rest.
+    sought = [1] if predictions.probabilities.shape[1] == 2 else list(range(predictions.probabilities.shape[1]))
+    by_score = [_module(metrics.RocAuc, len(predicted)) for _ in sought]
+    for start in range(0, len(predicted), _ROWS_PER_BATCH):
+        rows = slice(start, start + _ROWS_PER_BATCH)
+        references = predictions.references[rows]
+        by_label.add_batch(predictions=predicted[rows], references=references)
+        for label, module in zip(sought, by_score, strict=True):
+            module.add_batch(
+                prediction_scores=predictions.probabilities[rows, label], references=(references == label).astype(int)
+            )
+    values: dict[str, Any] = by_label.compute(num_labels=predictions.probabilities.shape[1])
+    areas = [module.compute()["roc_auc"] for module in by_score]
+    values["roc_auc"] = None if None in areas else float(np.mean(areas))
     values["loss"] = float(_row_losses(predictions).mean())
     return values
 
@@ -82,9 +95,9 @@ def score(
     }
 
 
-def _module(metric: type[evaluate.Metric]) -> evaluate.Metric:
-    # In memory, and each instance with an id of its own: instances that share one wait for each other's file lock.
-    return metric(keep_in_memory=True, experiment_id=uuid.uuid4().hex)
+def _module(metric: type[evaluate.Metric], rows: int) -> evaluate.Metric:
+    # Many rows go through files. Each instance has an id of its own: those that share one wait for each other's lock.
+    return metric(keep_in_memory=rows <= _MAX_ROWS_IN_MEMORY, experiment_id=uuid.uuid4().hex)
 
 
 def _row_losses(predictions: Predictions) -> NDArray[np.float64]:

@@ -4,7 +4,6 @@ A checkpoint is a directory of safetensors and JSON, nothing that could run code
 It is written beside its place, flushed to the disk and put in place by one rename.
 """
 
-import errno
 import hashlib
 import json
 import os
@@ -18,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor, nn
 
-from finetune.errors import UserError
+from finetune.errors import UserError, is_disk_full
 
 BEST_WEIGHTS = "best.safetensors"
 _MODEL, _OPTIMIZER, _GENERATORS, _STATE = (
@@ -158,9 +157,8 @@ def _replace(file: Path, write: Callable[[Path], object]) -> None:
 
 
 def _explain(error: Exception, directory: Path) -> UserError:
-    full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
     last = next((path.name for path in list_checkpoints(directory)), "none yet")
-    what = "no space left on the disk" if full else f"cannot write a checkpoint: {error}"
+    what = "no space left on the disk" if is_disk_full(error) else f"cannot write a checkpoint: {error}"
     return UserError(f"{directory}: {what}; the last good checkpoint ({last}) is intact: make room, then --resume")
 
 

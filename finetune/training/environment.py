@@ -31,6 +31,12 @@ _PACKAGES = (
     "torch",
     "transformers",
 )
+# What `accelerate launch` sets for each; without a GPU, Accelerate would leave FSDP out in silence.
+_SHARDING = {
+    "ACCELERATE_USE_FSDP": "FSDP",
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+}
 
 
 def resolve(recipe: Recipe) -> Recipe:
@@ -85,8 +91,18 @@ def _available_threads() -> int:
 
 
 def start_accelerator(recipe: Recipe, tracking_directory: Path) -> Accelerator:
-    """The Accelerator of a resolved recipe: threads, seed and precision set, whatever launched the process."""
+    """The Accelerator of a resolved recipe: threads, seed and precision set, whatever launched the process.
+
+    Raises:
+        UserError: the launcher asks for weights in shards.
+    """
     training = recipe.training
+    for variable, name in _SHARDING.items():
+        if os.environ.get(variable, "false").lower() == "true":
+            raise UserError(
+                f"{name} keeps weights in shards, and checkpoints here hold them whole; use `accelerate launch "
+                "--multi_gpu` or torchrun instead: each GPU then has a copy of the model"
+            )
     assert training.threads != "auto"
     # Launchers set OMP_NUM_THREADS=1 behind one's back; sums then come out differently from a plain start.
     torch.set_num_threads(training.threads)

@@ -1,7 +1,7 @@
 """Who may write a run directory, and whether a stopped run may go on: same recipe, same data, same processes."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,8 @@ def claim(run: RunDirectory, accelerator: Accelerator, *, replaces: bool, overwr
         yield
     finally:
         if lock.is_locked:
+            with suppress(OSError):
+                run.path.rmdir()  # only an empty one: bad data was found before anything was written
             Path(lock.lock_file).unlink(missing_ok=True)
             lock.release()
 

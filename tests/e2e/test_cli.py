@@ -144,6 +144,22 @@ def test_a_users_error_is_one_line_and_exit_code_2(folder, capsys, arguments, me
     assert message in fails(capsys, *arguments)
 
 
+def test_bad_data_leaves_no_run_behind(folder, capsys):
+    reviews = folder / "reviews.csv"
+    good = reviews.read_text(encoding="utf-8")
+    reviews.write_text(good + "one field\n", encoding="utf-8")
+    assert "row 202" in fails(capsys, "train", "mine.yaml")
+    assert not (folder / "runs" / "mine").exists()
+    reviews.write_text(good, encoding="utf-8")
+    assert main(["train", "mine.yaml"]) == 0
+
+
+def test_shards_are_refused(folder, capsys, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    assert main(["train", "mine.yaml"]) == 2
+    assert "FSDP keeps weights in shards" in capsys.readouterr().err
+
+
 def test_an_existing_run_is_refused(folder, capsys):
     assert main(["train", "mine.yaml", "--training.max_steps", "1"]) == 0
     before = files(folder / "runs" / "mine")

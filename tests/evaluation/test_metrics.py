@@ -5,13 +5,15 @@ from pathlib import Path
 
 import evaluate
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
+from finetune.evaluation import Predictions, compute_metrics, scores
 from finetune.evaluation import metrics as local
-from finetune.evaluation.classification import RankedScores, area_under_roc
+from finetune.evaluation.classification import RankedScores
 
 MODULES = sorted(path for path in Path(local.__file__).parent.glob("*.py") if path.stem != "__init__")
 
@@ -64,22 +66,32 @@ def test_all_metrics_equal_scikit_learn(data, labels):
 def test_roc_auc_equals_scikit_learn_with_and_without_ties(labels, decimals):
     generator = np.random.default_rng(1)
     references = generator.integers(0, labels, 300)
-    scores = generator.dirichlet(np.ones(labels), 300).round(decimals) + 1e-6
-    scores /= scores.sum(axis=1, keepdims=True)
-    value = local.RocAuc(keep_in_memory=True).compute(prediction_scores=scores, references=references)["roc_auc"]
+    probabilities = generator.dirichlet(np.ones(labels), 300).round(decimals) + 1e-6
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    predictions = Predictions(pa.array([str(i) for i in range(300)]), references, probabilities)
+    value = compute_metrics(predictions)["roc_auc"]
     expected = (
-        sk.roc_auc_score(references, scores[:, 1])
+        sk.roc_auc_score(references, probabilities[:, 1])
         if labels == 2
-        else sk.roc_auc_score(references, scores, multi_class="ovr", average="macro")
+        else sk.roc_auc_score(references, probabilities, multi_class="ovr", average="macro")
     )
     assert value == pytest.approx(expected, abs=1e-12)
 
 
 def test_roc_auc_is_none_where_it_is_undefined():
-    scores = np.array([[0.2, 0.8], [0.3, 0.7]])
-    metric = local.RocAuc(keep_in_memory=True)
-    assert metric.compute(prediction_scores=scores, references=[1, 1]) == {"roc_auc": None}
-    assert np.isnan(area_under_roc(scores, np.array([0, 0])))
+    for references in ([1, 1], [0, 0]):
+        metric = local.RocAuc(keep_in_memory=True)
+        assert metric.compute(prediction_scores=[0.8, 0.7], references=references) == {"roc_auc": None}
+
+
+def test_many_rows_go_through_files_and_score_the_same(monkeypatch):
+    generator = np.random.default_rng(3)
+    probabilities = generator.dirichlet(np.ones(3), 25_000)
+    ids = pa.array([str(i) for i in range(len(probabilities))])
+    predictions = Predictions(ids, generator.integers(0, 3, len(probabilities)), probabilities)
+    expected = compute_metrics(predictions)
+    monkeypatch.setattr(scores, "_MAX_ROWS_IN_MEMORY", 100)
+    assert compute_metrics(predictions) == expected
 
 
 def test_weighted_area_equals_repeating_rows():
