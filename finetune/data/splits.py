@@ -248,7 +248,7 @@ def normalized_key(text: str) -> str:
 def text_keys(rows: datasets.Dataset, *, normalize: bool = True) -> Keys:
     """One 64-bit hash per row of its text (and pair), (n,); equal texts have equal hashes.
 
-    A text without a letter or digit stands for itself, so that "!!!" and "..." differ.
+    Normalised, all texts without a letter or digit are one: "!!!" says as little as "...".
     """
     return np.fromiter((_key(row, normalize=normalize) for row in _iterate(rows)), dtype=np.uint64, count=len(rows))
 
@@ -256,7 +256,7 @@ def text_keys(rows: datasets.Dataset, *, normalize: bool = True) -> Keys:
 def _key(row: dict[str, Any], *, normalize: bool) -> int:
     parts = [row["text"], row.get("text_pair") or ""]
     if normalize:
-        parts = [normalized_key(part) or part for part in parts]
+        parts = [normalized_key(part) for part in parts]
     return int.from_bytes(hashlib.blake2b("\0".join(parts).encode("utf-8", "surrogatepass"), digest_size=8).digest())
 
 
