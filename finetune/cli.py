@@ -1,6 +1,7 @@
 """The command line. An error of the user's making is one line on stderr and exit code 2."""
 
 import argparse
+import json
 import os
 import shlex
 import sys
@@ -9,7 +10,14 @@ from pathlib import Path
 
 from finetune import __version__
 from finetune.errors import Interrupted, UserError, is_disk_full
-from finetune.recipe import load_recipe, recipe_fields, render_recipe, shipped_recipes
+from finetune.recipe import (
+    FILE_FORMATS,
+    load_recipe,
+    recipe_fields,
+    recipe_for_file,
+    render_recipe,
+    shipped_recipes,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options, rest = parser.parse_known_args(given)
     try:
-        if rest and options.command != "train":
+        if rest and options.command not in ("train", "doctor"):
             raise UserError(f"unknown argument {rest[0]}; `finetune {options.command} --help` lists what there is")
         return int(options.run(options, rest) or 0)
     except UserError as error:
@@ -65,6 +73,17 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("action", nargs="?", choices=["list", "show"], default="list")
     command.add_argument("recipe", nargs="?", metavar="RECIPE", help="a shipped recipe's name or a file")
     command.set_defaults(run=_recipes)
+
+    command = commands.add_parser(
+        "doctor",
+        help="what is wrong with this data, before any training",
+        usage="finetune doctor RECIPE|FILE [--json] [--FIELD VALUE ...]",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="Fields of the recipe can be given, such as --data.text_column; `finetune train --help` lists them.",
+    )
+    command.add_argument("data", metavar="RECIPE|FILE", help="a recipe and its model's tokenizer, or a data file alone")
+    command.add_argument("--json", action="store_true", help="print the whole report as JSON")
+    command.set_defaults(run=_doctor)
 
     command = commands.add_parser(
         "train",
@@ -152,6 +171,23 @@ def _train(options: argparse.Namespace, rest: Sequence[str]) -> None:
     from finetune.training import train
 
     train(recipe, overwrite=options.overwrite, resume=options.resume, command=["finetune", *sys.argv[1:]])
+
+
+def _doctor(options: argparse.Namespace, rest: Sequence[str]) -> None:
+    overrides = parse_overrides(rest)
+    is_file = Path(options.data).suffix.lower() in FILE_FORMATS
+    recipe = recipe_for_file(options.data, overrides) if is_file else load_recipe(options.data, overrides)
+    _quiet_libraries()
+    from rich.console import Console
+
+    from finetune.doctor import diagnose, print_report
+
+    report = diagnose(recipe)
+    if options.json:
+        print(json.dumps(report, ensure_ascii=False, indent=2))
+        return
+    console = Console()
+    print_report(report, options.data, console if console.is_terminal else Console(width=160))
 
 
 def _quickstart(options: argparse.Namespace, _: Sequence[str]) -> None:

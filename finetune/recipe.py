@@ -18,6 +18,8 @@ from pydantic.fields import FieldInfo
 from finetune.errors import UserError
 
 EMBEDDED_PREFIX = "embedded:"
+FILE_FORMATS = {".csv": "csv", ".tsv": "tsv", ".txt": "tsv", ".jsonl": "jsonl", ".json": "jsonl", ".parquet": "parquet"}
+"""The formats of local files by suffix."""
 TYPED = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
 
 
@@ -85,6 +87,8 @@ class Data(BaseModel):
     """The share of training rows set aside for the test where the data has none, stratified by label."""
     split_seed: Integer = 42
     """The seed of the rows set aside; apart from `seed`, so that runs with several seeds share their test rows."""
+    leaked_test_rows: Literal["keep", "drop"] = "keep"
+    """Test rows whose text stands in train or validation too: `keep` scores with and without them, `drop` without."""
     max_train_rows: PositiveInteger | None = None
     """Train on this many rows only, a stratified sample drawn with `split_seed` after the splits are made."""
     max_validation_rows: PositiveInteger | None = None
@@ -428,6 +432,18 @@ def relative_paths(tree: dict[str, Any], base: Path) -> dict[str, Any]:
 
 
 # --- loading and dumping ----------------------------------------------------------------------------------------------
+
+
+def recipe_for_file(file: str, overrides: Sequence[tuple[str, str]] = ()) -> Recipe:
+    """A recipe around one data file, for those who have no recipe yet; overrides as in `load_recipe`.
+
+    Raises:
+        UserError: unknown or mistyped keys.
+    """
+    tree: dict[str, Any] = {"name": "file", "data": {"train_file": file}, "model": {"family": "majority"}}
+    for key, value in overrides:
+        _set_dotted(tree, key, _read_yaml(value, f"--{key}"))
+    return parse_recipe(tree, file)
 
 
 def load_recipe(name_or_path: str, overrides: Sequence[tuple[str, str]] = ()) -> Recipe:

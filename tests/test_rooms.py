@@ -12,6 +12,7 @@ ROOMS = [
     "run",
     "data",
     "text",
+    "doctor",
     "models",
     "tasks",
     "evaluation",

@@ -16,8 +16,9 @@ from finetune.data import Splits, load_splits
 from finetune.models import build_model
 from finetune.recipe import Recipe, with_values
 from finetune.run import RunDirectory
+from finetune.text import build_tokenizer
 from finetune.training import environment
-from finetune.training.train import _build_tokenizer, _fit
+from finetune.training.train import _fit
 
 
 @dataclass
@@ -45,7 +46,7 @@ def prepare(directory: Path, model: str, rows: int, dropout: float | None = None
         recipe = with_values(recipe, model={"dropout": dropout})
     recipe = environment.resolve(recipe)
     splits = load_splits(recipe.data)
-    tokenizer = _build_tokenizer(recipe.model, recipe, splits)
+    tokenizer = build_tokenizer(recipe, splits)
     encoded = {name: tasks.encode(splits[name], tokenizer, recipe.text.max_length) for name in ("train", "validation")}
     run = RunDirectory(directory / "run")
     run.path.mkdir(exist_ok=True)

@@ -16,9 +16,7 @@ import datasets
 import pyarrow
 
 from finetune.errors import UserError
-from finetune.recipe import EMBEDDED_PREFIX
-
-_FORMATS = {".csv": "csv", ".tsv": "tsv", ".txt": "tsv", ".jsonl": "jsonl", ".json": "jsonl", ".parquet": "parquet"}
+from finetune.recipe import EMBEDDED_PREFIX, FILE_FORMATS
 
 
 @dataclass(frozen=True)
@@ -86,9 +84,9 @@ def _format_of(path: Path, file_format: str) -> str:
     if file_format != "auto":
         return file_format
     try:
-        return _FORMATS[path.suffix.lower()]
+        return FILE_FORMATS[path.suffix.lower()]
     except KeyError:
-        known = ", ".join(sorted(_FORMATS))
+        known = ", ".join(sorted(FILE_FORMATS))
         raise UserError(f"{path}: unknown kind of file {path.suffix!r} ({known}); set data.file_format") from None
 
 

@@ -71,6 +71,13 @@ def load_splits(data: Data) -> Splits:
     if absent:
         raise UserError(f"no training row has the label {', '.join(map(repr, absent))}; give rows or leave it out")
     overlap, leaked = _overlap(rows)
+    if leaked and data.leaked_test_rows == "drop":
+        kept = [number for number, row_id in enumerate(column(rows["test"], "id")) if row_id not in leaked]
+        if not kept:
+            raise UserError("every test row's text stands in train or validation too; give other test rows")
+        rows["test"] = rows["test"].select(kept)
+        dropped.setdefault("test", {})["leaked"] = len(leaked)
+        leaked = frozenset()
     report = {
         "source": data.dataset_name or "local files",
         "revision": data.dataset_revision,
@@ -82,6 +89,21 @@ def load_splits(data: Data) -> Splits:
         **overlap,
     }  # fmt: skip
     return Splits(rows["train"], rows["validation"], rows["test"], names, labels.values(), leaked, report)
+
+
+def load_rows(data: Data) -> tuple[datasets.Dataset, list[str], dict[str, int]]:
+    """The rows of `data.train_file` as they are, nothing set aside: (rows, label names, what was dropped).
+
+    Raises:
+        UserError: anything in the file that the user has to mend.
+    """
+    source = Path(str(data.train_file))
+    raw = _read(data, source)
+    labels = _label_names(data, raw, str(source))
+    rows, dropped = _clean(raw, "row", data, labels, str(source))
+    if len(rows) == 0:
+        raise UserError(f"{source}: no row has a text")
+    return rows, list(labels.names), dropped
 
 
 def load_file(data: Data, file: Path) -> datasets.Dataset:
@@ -241,15 +263,16 @@ def _clean(
 
 
 def normalized_key(text: str) -> str:
-    """The text without what people vary: NFKC, lower case, letters and digits only."""
-    return "".join(c for c in unicodedata.normalize("NFKC", text).lower() if c.isalnum())
+    """The text without what people vary: NFKC, lower case, letters and digits only.
+
+    A text without a letter or digit is its punctuation, without spaces: "…" is "...", and is not "!!!".
+    """
+    folded = unicodedata.normalize("NFKC", text).lower()
+    return "".join(filter(str.isalnum, folded)) or "".join(folded.split())
 
 
 def text_keys(rows: datasets.Dataset, *, normalize: bool = True) -> Keys:
-    """One 64-bit hash per row of its text (and pair), (n,); equal texts have equal hashes.
-
-    Normalised, all texts without a letter or digit are one: "!!!" says as little as "...".
-    """
+    """A 64-bit hash per row of its text (and pair), (n,), by `normalized_key` perhaps; equal texts have equal ones."""
     return np.fromiter((_key(row, normalize=normalize) for row in _iterate(rows)), dtype=np.uint64, count=len(rows))
 
 

@@ -17,13 +17,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from finetune import tasks
 from finetune.data import Splits, load_splits
 from finetune.data.splits import column, id_array, label_array
+from finetune.doctor import examine_splits, summarize
 from finetune.errors import UserError
 from finetune.evaluation import Predictions, compute_metrics, describe_scores, predict_probabilities, record_scores
 from finetune.models import Floor, build_model
 from finetune.progress import ProgressBar, say
 from finetune.recipe import EncoderModel, MajorityFloor, Recipe, RecurrentModel, TfidfFloor, with_values
 from finetune.run import RunDirectory
-from finetune.text import load_tokenizer, train_tokenizer
+from finetune.text import build_tokenizer
 from finetune.training import environment
 from finetune.training.batches import EpochBatches
 from finetune.training.log import TrainingLog
@@ -58,17 +59,22 @@ def train(
         say(f"{recipe.name}: reading the data", main_process=main)
         splits = load_splits(recipe.data)
         say(_describe_splits(splits), main_process=main)
+        tokenizer = None if isinstance(recipe.model, MajorityFloor | TfidfFloor) else build_tokenizer(recipe, splits)
+        findings = examine_splits(splits, tokenizer, recipe.text.max_length)
+        for line in summarize(findings):
+            say(f"  {line}", main_process=main)
         surroundings = environment.describe(recipe, accelerator, command)
         if goes_on:
             surroundings = check_surroundings(run, splits, surroundings)
         if main:
             run.write_recipe(_with_label_names(recipe, splits))
-            run.write_json(run.data_file, splits.report)
+            run.write_json(run.data_file, {**splits.report, "doctor": findings})
             run.write_json(run.environment_file, surroundings)
         if isinstance(recipe.model, MajorityFloor | TfidfFloor):
             cost = _train_floor(recipe.model, recipe, splits, run)
         else:
-            cost = _train_model(recipe.model, recipe, splits, run, accelerator, goes_on=goes_on)
+            assert tokenizer is not None
+            cost = _train_model(recipe.model, recipe, splits, tokenizer, run, accelerator, goes_on=goes_on)
         if main:
             run.write_json(run.scores_file, {**run.scores(), "cost": cost})
             run.write_json(run.environment_file, {**surroundings, "end": environment.now()})
@@ -107,6 +113,7 @@ def _train_model(
     model_recipe: EncoderModel | RecurrentModel,
     recipe: Recipe,
     splits: Splits,
+    tokenizer: PreTrainedTokenizerBase,
     run: RunDirectory,
     accelerator: Accelerator,
     *,
@@ -114,7 +121,6 @@ def _train_model(
 ) -> dict[str, Any]:
     """Train, keep and score a neural model; returns what it cost."""
     main = accelerator.is_main_process
-    tokenizer = _build_tokenizer(model_recipe, recipe, splits)
     encoded = {
         split: tasks.encode(splits[split], tokenizer, recipe.text.max_length) for split in ("train", "validation")
     }
@@ -212,25 +218,6 @@ def _record(run: RunDirectory, splits: Splits, split: str, probabilities: NDArra
     record_scores(run, split, splits[split], splits.labels, probabilities, recipe.evaluation, leaked)
 
 
-def _build_tokenizer(model: EncoderModel | RecurrentModel, recipe: Recipe, splits: Splits) -> PreTrainedTokenizerBase:
-    text = recipe.text
-    if text.tokenizer_name_or_path is not None:
-        return load_tokenizer(text.tokenizer_name_or_path)
-    if isinstance(model, EncoderModel) and model.model_name_or_path is not None:
-        return load_tokenizer(model.model_name_or_path, model.revision)
-    columns = ["text", "text_pair"] if recipe.data.text_pair_column else ["text"]
-    return train_tokenizer(
-        # As a stream: the training rows may be more than memory holds.
-        (text for batch in splits.train.iter(batch_size=1000) for name in columns for text in batch[name]),
-        unit=text.unit,
-        vocabulary_size=text.vocabulary_size,
-        min_frequency=text.min_frequency,
-        lowercase=text.lowercase,
-        max_length=text.max_length,
-        begin_token=isinstance(model, EncoderModel),
-    )
-
-
 def _with_label_names(recipe: Recipe, splits: Splits) -> Recipe:
     """The recipe with the label values that were found in the data written out."""
     if recipe.data.labels is not None:
@@ -252,7 +239,4 @@ def _describe_splits(splits: Splits) -> str:
     dropped = sum(sum(split["dropped"].values()) for split in splits.report["splits"].values())
     if dropped:
         lines.append(f"  {dropped:,} empty rows left out")
-    leaked = splits.report["leaked_test_rows"]["normalized"]
-    if leaked:
-        lines.append(f"  {leaked:,} test rows have a text that also stands in train; scores are given without them too")
     return "\n".join(lines)
