@@ -10,14 +10,7 @@ from pathlib import Path
 
 from finetune import __version__
 from finetune.errors import Interrupted, UserError, is_disk_full
-from finetune.recipe import (
-    FILE_FORMATS,
-    load_recipe,
-    recipe_fields,
-    recipe_for_file,
-    render_recipe,
-    shipped_recipes,
-)
+from finetune.recipe import load_recipe, recipe_fields, recipe_for_file, render_recipe, shipped_recipes
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -175,7 +168,9 @@ def _train(options: argparse.Namespace, rest: Sequence[str]) -> None:
 
 def _doctor(options: argparse.Namespace, rest: Sequence[str]) -> None:
     overrides = parse_overrides(rest)
-    is_file = Path(options.data).suffix.lower() in FILE_FORMATS
+    # A recipe is a shipped one's name, a run directory or YAML; anything else is data.
+    suffix = Path(options.data).suffix.lower()
+    is_file = "://" in options.data or suffix not in ("", ".yaml", ".yml")
     recipe = recipe_for_file(options.data, overrides) if is_file else load_recipe(options.data, overrides)
     _quiet_libraries()
     from rich.console import Console

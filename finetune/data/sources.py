@@ -4,9 +4,10 @@ import csv
 import difflib
 import json
 import os
+import re
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -61,19 +62,22 @@ def read_file(path: Path, options: FileOptions, columns: Sequence[str]) -> datas
     Raises:
         UserError: missing, unreadable, malformed (with the row), or without a column.
     """
+    if url := re.search(r"\b(https?|ftp|s3|gs|hf):/+(.*)", str(path)):
+        raise UserError(f"{url[1]}://{url[2]} is a URL; download the file and name its path")
     if not path.exists():
         raise UserError(f"{path}: no such file")
     if path.is_dir():
         raise UserError(f"{path} is a directory; name a file in it")
     if path.stat().st_size == 0:
         raise UserError(f"{path}: the file is empty")
+    _refuse_by_first_bytes(path, options.encoding)
     match _format_of(path, options.file_format):
         case "csv":
             rows = _read_delimited(path, ",", options, quoted=options.quoting != "none", columns=columns)
         case "tsv":
             rows = _read_delimited(path, "\t", options, quoted=options.quoting == "minimal", columns=columns)
         case "jsonl":
-            rows = _read_jsonl(path, options.encoding)
+            rows = _read_jsonl(path, options.encoding, columns)
         case _:
             rows = _build("parquet", path)
     _check_columns(path, rows.column_names, columns)
@@ -90,13 +94,75 @@ def _format_of(path: Path, file_format: str) -> str:
         raise UserError(f"{path}: unknown kind of file {path.suffix!r} ({known}); set data.file_format") from None
 
 
+# --- what a file is not -----------------------------------------------------------------------------------------------
+
+_COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+
+
+def _refuse_by_first_bytes(path: Path, encoding: str) -> None:
+    with path.open("rb") as file:
+        first = file.read(4096)
+    for magic, name in _COMPRESSED.items():
+        if first.startswith(magic):
+            raise UserError(f"{path} is compressed with {name}; unpack it first")
+    if first.startswith(b"\xd0\xcf\x11\xe0") or (first.startswith(b"PK\x03\x04") and path.suffix.lower() == ".xlsx"):
+        raise UserError(f"{path} is an Excel workbook; save it as CSV UTF-8 from Excel")
+    if first.startswith(b"PK\x03\x04"):
+        raise UserError(f"{path} is a zip archive; unpack it first")
+    if first.lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        raise UserError(f"{path} is a web page, not data; was the file really downloaded?")
+    if _is_utf8(encoding) and (guess := _utf16_variant(first)):
+        raise UserError(f"{path}: not utf-8 text, it looks like {guess}; set --data.encoding {guess}")
+
+
+def _is_utf8(encoding: str) -> bool:
+    return encoding.lower().replace("_", "-") in ("utf-8", "utf8", "utf-8-sig")
+
+
+def _utf16_variant(first: bytes) -> str | None:
+    if first.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "utf-16"
+    if first.startswith(b"PAR1"):
+        return None
+    # ASCII in UTF-16 has a zero in every other byte; a separator and a line end there are in any file.
+    even, odd = first[0::2].count(0), first[1::2].count(0)
+    if max(even, odd) > len(first) / 10 and max(even, odd) > 4 * min(even, odd):
+        return "utf-16-le" if odd > even else "utf-16-be"
+    return None
+
+
+def _wrong_encoding(path: Path, encoding: str) -> UserError:
+    """What to say of a file that is not text in `encoding`: the row, and a guess."""
+    where, broken = str(path), b""
+    # A line of UTF-16 or UTF-32 cannot be found by its bytes.
+    if not encoding.lower().startswith(("utf-16", "utf-32", "utf_16", "utf_32")):
+        with path.open("rb") as file:
+            for row, line in enumerate(file, start=1):
+                try:
+                    line.decode(encoding)
+                except UnicodeError:
+                    where, broken = f"{path}, row {row}", line
+                    break
+    try:
+        letters = [character for character in broken.decode("cp949") if ord(character) > 127]
+    except UnicodeError:
+        letters = []
+    if letters and encoding != "cp949" and sum("가" <= letter <= "힣" for letter in letters) > 0.7 * len(letters):
+        return UserError(f"{where}: not {encoding} text, it looks like cp949; set --data.encoding cp949")
+    return UserError(f"{where}: not {encoding} text; name its encoding, such as --data.encoding cp949, or mend the row")
+
+
+# --- CSV and TSV ------------------------------------------------------------------------------------------------------
+
+
 def _read_delimited(
     path: Path, delimiter: str, options: FileOptions, *, quoted: bool, columns: Sequence[str]
 ) -> datasets.Dataset:
     quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-    encoding = "utf-8-sig" if options.encoding.lower().replace("_", "-") in ("utf-8", "utf8") else options.encoding
+    encoding = "utf-8-sig" if _is_utf8(options.encoding) else options.encoding
     csv.field_size_limit(sys.maxsize)  # the default refuses a text of more than 131,072 characters
     ragged: tuple[int, int] | None = None
+    count = 0
     try:
         with path.open(encoding=encoding, newline="") as lines:
             records = csv.reader(lines, delimiter=delimiter, quoting=quoting)
@@ -104,25 +170,30 @@ def _read_delimited(
             # One pass over the file, so that a wrong encoding or a ragged row is found before anything is built, and by
             # its number: the builder fills short rows up in silence.
             for number, record in enumerate(records, start=2):
+                count += bool(record)
                 if record and len(record) != len(header) and ragged is None:
                     ragged = number, len(record)
     except LookupError:
         raise UserError(f"data.encoding: no encoding named {options.encoding!r}") from None
     except UnicodeError:
-        raise UserError(
-            f"{path}: not {options.encoding} text; name its encoding, such as --data.encoding cp949"
-        ) from None
+        raise _wrong_encoding(path, options.encoding) from None
     except csv.Error as error:
         raise UserError(f"{path}, line {records.line_num}: {error}") from None
-    repeated = [name for name, count in Counter(header).items() if count > 1]
-    if repeated:
-        raise UserError(f"{path}, row 1: the column {repeated[0]!r} stands twice; rename one")
-    _check_columns(path, header, columns)
+    _check_header(path, header, delimiter, columns)
+    if quoted and (row := _unclosed_quote(path, encoding, delimiter)) is not None:
+        raise UserError(
+            f"{path}, row {row}: a quote mark opens and never closes; close it, or set --data.quoting none where quote "
+            "marks are part of the text"
+        )
     if ragged is not None:
         number, fields = ragged
         raise UserError(
             f"{path}, row {number}: {fields} fields where the header has {len(header)}; mend or remove the row"
         )
+    if count == 0:
+        raise UserError(f"{path}: no rows below the header")
+    # A table that was saved with its row numbers has a column without a name.
+    names = [name or f"column {number}" for number, name in enumerate(header, start=1)]
     # Everything as text: what a label means is decided by the recipe, not by what a column looks like. Without these
     # options "NA", "null" and "" would silently become missing values.
     return _build(
@@ -132,25 +203,107 @@ def _read_delimited(
         quoting=int(quoting),
         keep_default_na=False,
         encoding=encoding,
-        features=datasets.Features({name: datasets.Value("string") for name in header}),
+        names=names,
+        header=0,
+        features=datasets.Features({name: datasets.Value("string") for name in names}),
     )
 
 
-def _read_jsonl(path: Path, encoding: str) -> datasets.Dataset:
+def _check_header(path: Path, header: Sequence[str], delimiter: str, columns: Sequence[str]) -> None:
+    repeated = [name for name, count in Counter(header).items() if count > 1 and name]
+    if repeated:
+        raise UserError(f"{path}, row 1: the column {repeated[0]!r} stands twice; rename one")
+    if header and header[0].lower().startswith("sep="):
+        raise UserError(f"{path}, row 1: {f'sep={delimiter}'!r} is Excel's own; remove it")
+    if len(header) == 1 and (others := [mark for mark in ";|,\t" if mark in header[0]]):
+        hint = "set --data.file_format tsv" if others[0] == "\t" else "save it with commas, or with tabs as .tsv"
+        present = f"no column {columns[0]!r} among {header[0]!r}" if columns else repr(header[0])
+        raise UserError(f"{path}, row 1: {present}; fields seem to be separated by {others[0]!r}: {hint}")
+    _check_columns(path, header, columns)
+
+
+def _unclosed_quote(path: Path, encoding: str, delimiter: str) -> int | None:
+    """The row in which a quote mark opens that never closes."""
+    row = 1
+    with path.open(encoding=encoding, newline="") as lines:
+        try:
+            for _ in csv.reader(lines, delimiter=delimiter, strict=True):
+                row += 1
+        except csv.Error as error:
+            return row if "end of data" in str(error) else None
+    return None
+
+
+# --- JSON -------------------------------------------------------------------------------------------------------------
+
+
+def _read_jsonl(path: Path, encoding: str, columns: Sequence[str]) -> datasets.Dataset:
+    kinds: dict[str, tuple[str, int]] = {}
     try:
-        return _build("json", path, encoding=encoding)
-    except UserError as error:
-        with path.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    value = json.loads(line.decode(encoding))
-                except (UnicodeDecodeError, json.JSONDecodeError) as problem:
-                    raise UserError(f"{path}, row {number}: not JSON: {_first_line(problem)}") from None
-                if not isinstance(value, dict):
-                    raise UserError(f"{path}, row {number}: a JSON object is needed, not {line[:40]!r}") from None
-        raise UserError(f"{path}: {error}; give each column one type in all rows") from None
+        for number, value in _json_values(path, "utf-8-sig" if _is_utf8(encoding) else encoding):
+            if not isinstance(value, dict):
+                shown = json.dumps(value, ensure_ascii=False)[:40]
+                raise UserError(f"{path}, row {number}: a JSON object is needed, not {shown}")
+            _check_record(path, number, value, columns, kinds)
+    except LookupError:
+        raise UserError(f"data.encoding: no encoding named {encoding!r}") from None
+    except UnicodeError:
+        raise _wrong_encoding(path, encoding) from None
+    if not kinds:
+        raise UserError(f"{path}: no row has {' and '.join(map(repr, columns))}")
+    return _build("json", path, encoding=encoding)
+
+
+def _json_values(path: Path, encoding: str) -> Iterator[tuple[int, Any]]:
+    """(row number, value) for each line, or for each element of a file that is one list."""
+    with path.open(encoding=encoding) as lines:
+        if lines.read(1) == "[":
+            lines.seek(0)
+            try:
+                values = json.load(lines)
+            except json.JSONDecodeError as problem:
+                raise UserError(f"{path}, line {problem.lineno}: not JSON: {problem.msg}") from None
+            yield from enumerate(values, start=1)
+            return
+        lines.seek(0)
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                yield number, json.loads(line)
+            except json.JSONDecodeError as problem:
+                raise UserError(f"{path}, row {number}: not JSON: {problem.msg}; one JSON object a line") from None
+
+
+def _check_record(
+    path: Path, number: int, record: dict[str, Any], columns: Sequence[str], kinds: dict[str, tuple[str, int]]
+) -> None:
+    """Refuse what the builder would change in silence or fail at without a row; `kinds` remembers what came before."""
+    for name, value in record.items():
+        if isinstance(value, str):
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise UserError(
+                    f"{path}, row {number}: half of a surrogate pair in {name!r}, a cut emoji perhaps; mend the row"
+                ) from None
+    for name in columns:
+        value = record.get(name)
+        if value is None:
+            kinds.setdefault(name, ("", number))
+            continue
+        kind = _json_kind(value)
+        before, row = kinds.get(name, ("", number))
+        if before and before != kind:
+            raise UserError(
+                f"{path}, row {number}: {name!r} is {kind} here and {before} in row {row}; write it in one way"
+            )
+        kinds[name] = (kind, number if not before else row)
+
+
+def _json_kind(value: object) -> str:
+    kinds = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
+    return kinds[type(value)]
 
 
 def _build(builder: str, path: Path, **options: Any) -> datasets.Dataset:

@@ -58,7 +58,11 @@ def test_jsonl_and_parquet(tmp_path):
         ("a.csv", b"text,label,label\nx,1,2\n", "row 1: the column 'label' stands twice"),
         ("a.csv", b"text,label\nx,1\ny\n", "a.csv, row 3: 1 fields where the header has 2; mend or remove the row"),
         ("a.csv", b"text,label\nx,1\ny,1,2\n", "a.csv, row 3: 3 fields where the header has 2"),
-        ("a.csv", "text,label\n한글,1\n".encode("cp949"), "not utf-8 text; name its encoding"),
+        (
+            "a.csv",
+            "text,label\n한글,1\n".encode("cp949"),
+            "row 2: not utf-8 text, it looks like cp949; set",
+        ),
         ("a.jsonl", b'{"text": "a", "label": 1}\n{"text": \n', "a.jsonl, row 2: not JSON"),
         ("a.jsonl", b'{"text": "a", "label": 1}\n[1]\n', "a.jsonl, row 2: a JSON object is needed"),
         ("a.parquet", b"not parquet", "a.parquet: "),
