@@ -247,5 +247,7 @@ def _quiet_libraries() -> None:
     import transformers
 
     datasets.disable_progress_bars()
+    # What it logs as errors comes again as an exception, which is told in one line.
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()

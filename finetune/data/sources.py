@@ -80,6 +80,7 @@ def read_file(path: Path, options: FileOptions, columns: Sequence[str]) -> datas
             rows = _read_jsonl(path, options.encoding, columns)
         case _:
             rows = _build("parquet", path)
+            _check_parquet_text(path, rows, columns)
     _check_columns(path, rows.column_names, columns)
     return rows
 
@@ -304,6 +305,20 @@ def _check_record(
 def _json_kind(value: object) -> str:
     kinds = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
     return kinds[type(value)]
+
+
+def _check_parquet_text(path: Path, rows: datasets.Dataset, columns: Sequence[str]) -> None:
+    """Parquet's writers do not check what they call text; reading it would fail rows later, without a name."""
+    wanted = rows.select_columns([name for name in columns if name in rows.column_names]).with_format("arrow")
+    done = 0
+    for batch in wanted.iter(batch_size=10_000):
+        for name in batch.column_names:
+            try:
+                batch[name].validate(full=True)
+            except pyarrow.ArrowInvalid as error:
+                rows_here = f"rows {done + 1:,} to {done + len(batch):,}"
+                raise UserError(f"{path}, {rows_here}: {name!r} is not UTF-8 text ({_first_line(error)})") from None
+        done += len(batch)
 
 
 def _build(builder: str, path: Path, **options: Any) -> datasets.Dataset:

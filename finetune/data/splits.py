@@ -180,8 +180,10 @@ def _label_value(value: object) -> str | None:
 
 def _label_names(data: Data, train: datasets.Dataset, source: str) -> _Labels:
     feature = train.features[data.label_column]
-    if isinstance(feature, datasets.Sequence | datasets.List | dict):
-        raise UserError(f"{source}: the column {data.label_column!r} holds lists; one label per row is needed")
+    if not isinstance(feature, datasets.Value | datasets.ClassLabel):
+        raise UserError(
+            f"{source}: the column {data.label_column!r} holds lists or objects; one label per row is needed"
+        )
     class_names = feature.names if isinstance(feature, datasets.ClassLabel) else []
     if data.labels is not None:
         names = tuple(dict.fromkeys(data.labels.values()))

@@ -122,7 +122,7 @@ CASES = {
     "a label that train never has": Case(
         "a.csv", GOOD, "row 2: the label '2' is not among 0, 1", test_file="text,label\nz,2\n"
     ),
-    "lists for labels": Case("a.jsonl", lines({"text": "a", "label": [1]}, {"text": "b", "label": [0]}), "holds lists"),
+    "lists for labels": Case("a.jsonl", lines({"text": "a", "label": [1]}), "holds lists or objects"),
     # --- columns
     "another case in the header": Case("a.csv", "Text,Label\na,1\n", "did you mean 'Text'?"),
     "a column twice": Case("a.csv", "text,label,label\na,1,2\n", "the column 'label' stands twice"),
@@ -140,6 +140,9 @@ CASES = {
     "Parquet": Case("a.parquet", parquet(text=["a", "b"], label=[1, 0]), (2, 0)),
     "Parquet without a text": Case("a.parquet", parquet(text=["a", None], label=[1, 0]), (1, 1)),
     "no Parquet at all": Case("a.parquet", b"hello", "a.parquet: "),
+    "Parquet with bytes that are no text": Case(
+        "a.parquet", parquet(text=["good", "bad"], label=[1, 0]).replace(b"good", b"g\xff\xfed"), "not UTF-8 text"
+    ),
     "half a Parquet file": Case("a.parquet", parquet(text=["a", "b"], label=[1, 0])[:-20], "a.parquet: "),
     # --- not what they seem
     "nothing": Case("a.csv", b"", "the file is empty"),
