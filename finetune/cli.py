@@ -230,6 +230,9 @@ def _predict(options: argparse.Namespace, _: Sequence[str]) -> None:
 
     classifier = load_classifier(options.model)
     for text, row in zip(texts, classifier.classify(texts), strict=True):
+        if classifier.task == "rate":
+            print(f"{row[0]:.2f}\t{text}")
+            continue
         best = int(row.argmax())
         print(f"{classifier.labels[best]}\t{row[best]:.3f}\t{text}")
 

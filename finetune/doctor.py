@@ -65,11 +65,11 @@ def diagnose(recipe: Recipe) -> Report:
     data, text = recipe.data, recipe.text
     is_floor = isinstance(recipe.model, MajorityFloor | TfidfFloor)
     if is_floor and data.train_file and not (data.validation_file or data.test_file):
-        rows, labels, dropped = load_rows(data)
+        rows, labels, dropped = load_rows(data, recipe.task)
         name = text.tokenizer_name_or_path
         tokenizer = load_tokenizer(name) if name is not None else None
         return examine({"rows": rows}, labels, {"rows": dropped}, tokenizer, text.max_length)
-    splits = load_splits(data)
+    splits = load_splits(data, recipe.task)
     tokenizer = None if is_floor else build_tokenizer(recipe, splits)
     return examine_splits(splits, tokenizer, text.max_length)
 
@@ -100,7 +100,7 @@ def examine(
         measured = {
             "rows": len(split),
             "empty": dropped.get(name, {}).get("empty", 0),
-            "labels": _label_counts(split, labels),
+            "labels": _label_counts(split, labels) if labels else {},
             "repeats": {"exact": _repeats(exact[name]), "normalized": _repeats(normal[name])},
             "lengths": _lengths(split, tokenizer, max_length),
             "scripts": _scripts(split),
@@ -321,8 +321,7 @@ def _conflicts(
     all_keys = np.concatenate([keys[name] for name in rows])
     all_labels = np.concatenate([label_array(split) for split in rows.values()])
     texts, inverse = np.unique(all_keys, return_inverse=True)
-    lowest = np.full(len(texts), np.iinfo(np.int64).max)
-    highest = np.full(len(texts), np.iinfo(np.int64).min)
+    lowest, highest = np.full(len(texts), np.inf), np.full(len(texts), -np.inf)
     np.minimum.at(lowest, inverse, all_labels)
     np.maximum.at(highest, inverse, all_labels)
     conflicting = lowest != highest

@@ -14,9 +14,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from finetune import tasks
 from finetune.data import load_file, load_splits
 from finetune.errors import UserError
-from finetune.evaluation import predict_probabilities, record_scores
+from finetune.evaluation import predict_outputs, record_scores
 from finetune.models import load_model
-from finetune.recipe import Data, Evaluation
+from finetune.recipe import Data, Evaluation, Task
 from finetune.run import RunDirectory, open_run
 from finetune.text import load_tokenizer
 
@@ -36,18 +36,22 @@ class Classifier:
         names: dict[int, str] = config.id2label
         return [names[i] for i in range(len(names))]
 
+    @property
+    def task(self) -> Task:
+        return "rate" if tasks.is_rating(self.model) else "classify"
+
     def classify(self, texts: Sequence[str]) -> NDArray[np.float64]:
-        """The probability of each label, (texts, labels)."""
+        """The probability of each label, (texts, labels), or the rating, (texts, 1)."""
         if not texts:
             return np.empty((0, len(self.labels)))
         rows = datasets.Dataset.from_dict({"text": list(texts)})
         return self.classify_rows(rows)
 
     def classify_rows(self, rows: datasets.Dataset) -> NDArray[np.float64]:
-        """The probability of each label, (rows, labels), for rows with a text (and text_pair)."""
+        """`classify` for rows with a text (and text_pair)."""
         encoded = tasks.encode(rows, self.tokenizer, self.max_length)
         accelerator = Accelerator(cpu=self.model.device.type == "cpu")
-        return predict_probabilities(self.model, encoded, self.tokenizer, accelerator, self.batch_size)
+        return predict_outputs(self.model, encoded, self.tokenizer, accelerator, self.batch_size)
 
 
 def load_classifier(run_or_model: str, revision: str | None = None) -> Classifier:
@@ -86,7 +90,7 @@ def evaluate_split(run_path: str, split: str) -> dict[str, Any]:
     run = open_run(run_path)
     recipe = run.recipe()
     classifier = load_classifier(run_path)
-    splits = load_splits(recipe.data)
+    splits = load_splits(recipe.data, recipe.task)
     recorded = run.data()["splits"][split]["rows_fingerprint"]
     if splits.report["splits"][split]["rows_fingerprint"] != recorded:
         raise UserError(f"{run_path}: the {split} rows are no longer those of the run; restore the data it names")
@@ -106,7 +110,8 @@ def evaluate_file(
     if output.exists():
         raise UserError(f"{output} exists; choose another --output")
     classifier = load_classifier(run_or_model)
-    data = Data(train_file=str(file), labels={name: name for name in classifier.labels})
+    labels = {name: name for name in classifier.labels} if classifier.task == "classify" else None
+    data = Data(train_file=str(file), labels=labels)
     evaluation = Evaluation()
     if (Path(run_or_model) / "recipe.yaml").exists():
         recipe = open_run(run_or_model).recipe()
@@ -114,6 +119,8 @@ def evaluate_file(
     columns = {"text_column": text_column, "label_column": label_column}
     # The ids are made of row numbers: a file from elsewhere need not have the id column of the training data.
     changes = {"id_column": None, **{name: value for name, value in columns.items() if value is not None}}
-    rows = load_file(data.model_copy(update=changes), file)
+    rows = load_file(data.model_copy(update=changes), file, classifier.task)
     probabilities = classifier.classify_rows(rows)
-    return record_scores(RunDirectory(output), "data", rows, classifier.labels, probabilities, evaluation)
+    return record_scores(
+        RunDirectory(output), "data", rows, classifier.labels if labels else [], probabilities, evaluation
+    )

@@ -25,9 +25,9 @@ def predict_file(
 ) -> int:
     """Label every row of `source`; returns the number of rows.
 
-    `output` gets one row for each, in order: row (from 0), text, label, probability_NAME per label; its format goes by
-    its name. Chunks that are done lie beside it until all are; the same command goes on from them. Under torchrun the
-    processes share the rows of each chunk.
+    `output` gets one row for each, in order: row (from 0), text, label, probability_NAME per label (or rating); its
+    format goes by its name. Chunks that are done lie beside it until all are; the same command goes on from them.
+    Under torchrun the processes share the rows of each chunk.
 
     Raises:
         UserError: an `output` that exists or cannot be written in its format, or anything wrong with model or file.
@@ -58,14 +58,17 @@ def predict_file(
             if start in done:
                 continue
             chunk = rows.select(range(start, min(start + chunk_rows, len(rows))))
-            probabilities = classifier.classify_rows(chunk)
+            outputs = classifier.classify_rows(chunk)
             if main:
                 columns: dict[str, object] = {
                     "row": range(start, start + len(chunk)),
                     "text": chunk.with_format("arrow")[:]["text"],
-                    "label": [classifier.labels[i] for i in probabilities.argmax(axis=1)],
                 }
-                columns |= {f"probability_{name}": probabilities[:, i] for i, name in enumerate(classifier.labels)}
+                if classifier.task == "rate":
+                    columns["rating"] = outputs[:, 0]
+                else:
+                    columns["label"] = [classifier.labels[i] for i in outputs.argmax(axis=1)]
+                    columns |= {f"probability_{name}": outputs[:, i] for i, name in enumerate(classifier.labels)}
                 _write_part(pa.table(columns), _part(parts, start))
             bar.advance(len(chunk))
     if main:

@@ -42,6 +42,9 @@ PositiveInteger = Annotated[Integer, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
+Task = Literal["classify", "rate"]
+
+
 class Data(BaseModel):
     """Where the rows come from, which columns matter, and how they are split."""
 
@@ -275,8 +278,8 @@ class Training(BaseModel):
     """Keep this many checkpoints, the newest; older ones are removed."""
     on_nonfinite: Literal["stop", "skip"] = "stop"
     """What to do at a loss or gradient that is not a number or infinite: stop the run, or skip the step and log it."""
-    metric_for_best_model: Literal["accuracy", "macro_f1", "loss"] = "accuracy"
-    """The validation metric that chooses the weights that are kept."""
+    metric_for_best_model: Literal["auto", "accuracy", "macro_f1", "loss", "rmse", "mae", "pearson"] = "auto"
+    """The validation metric that chooses the weights that are kept; `auto` is accuracy, or rmse for ratings."""
     early_stopping_patience: PositiveInteger | None = None
     """Stop after this many validations without a better one."""
     logging_steps: PositiveInteger = 10
@@ -287,6 +290,10 @@ class Training(BaseModel):
     """Threads of each process; `auto` is the processor's cores, shared among the processes of this machine."""
     report_to: Literal["none", "tensorboard", "trackio"] = "none"
     """Where to send the training curve besides the log."""
+
+
+BEST_MODEL_METRICS = {"classify": ("accuracy", "macro_f1", "loss"), "rate": ("rmse", "mae", "pearson", "loss")}
+"""What validation may choose the weights by; the first is the task's own choice."""
 
 
 class Evaluation(BaseModel):
@@ -313,8 +320,8 @@ class Recipe(BaseModel):
     """The directory that holds the run directories; a relative path counts from the working directory."""
     seed: Integer = 42
     """The seed of initial weights, dropout and the order of batches."""
-    task: Literal["classify"] = "classify"
-    """What the model learns: `classify` gives each text one of two or more labels."""
+    task: Task = "classify"
+    """What the model learns: `classify` gives each text one of two or more labels, `rate` a number."""
     data: Data
     """Where the rows come from."""
     text: Text = Text()
@@ -325,6 +332,17 @@ class Recipe(BaseModel):
     """The optimisation."""
     evaluation: Evaluation = Evaluation()
     """Scores and intervals."""
+
+    @model_validator(mode="after")
+    def _fits_the_task(self) -> Self:
+        metric, allowed = self.training.metric_for_best_model, BEST_MODEL_METRICS[self.task]
+        if metric not in ("auto", *allowed):
+            raise ValueError(
+                f"training.metric_for_best_model {metric} is none of task {self.task}'s: {', '.join(allowed)}"
+            )
+        if self.task == "rate" and self.data.labels is not None:
+            raise ValueError("task rate learns numbers; leave data.labels out")
+        return self
 
 
 # --- YAML -------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,7 @@
-"""What "classify" means: how rows are encoded and batched, what the loss is, and what a prediction is."""
+"""What "classify" and "rate" mean: how rows are encoded and batched, what the loss is, and what a prediction is.
+
+Labels that are whole numbers are classes, labels that are floats are ratings; a batch says by itself which it holds.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 IGNORED_LABEL = -100
-"""A label that is no target: it adds nothing to the loss and is not counted."""
+"""A class that is no target: it adds nothing to the loss and is not counted. For ratings, NaN."""
 
 
 def encode(rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> datasets.Dataset:
@@ -60,12 +63,18 @@ def collate(columns: Mapping[str, Sequence[Any]], tokenizer: PreTrainedTokenizer
             token_type_ids[row, : len(types)] = types
         batch["token_type_ids"] = torch.from_numpy(token_type_ids)
     if "label" in columns:
-        batch["labels"] = torch.tensor(columns["label"], dtype=torch.long)
+        is_rating = isinstance(columns["label"][0], float)
+        batch["labels"] = torch.tensor(columns["label"], dtype=torch.float32 if is_rating else torch.long)
     return batch
 
 
+def without_targets(labels: Tensor) -> Tensor:
+    """Labels of the same shape and kind, none of which is a target."""
+    return torch.full_like(labels, float("nan") if labels.is_floating_point() else IGNORED_LABEL)
+
+
 def loss_sum(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-    """The cross-entropy summed over the targets of the batch: a scalar, in float32 at least.
+    """The cross-entropy, or for ratings the squared error, summed over the targets: a scalar, in float32 at least.
 
     A sum, so that dividing once by the targets of the whole step is exact however the step is cut into batches.
     """
@@ -73,15 +82,29 @@ def loss_sum(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
     logits = model(**inputs).logits
     if logits.dtype in (torch.bfloat16, torch.float16):
         logits = logits.float()
+    if batch["labels"].is_floating_point():
+        errors = logits.squeeze(-1) - batch["labels"].to(logits.dtype)
+        return errors[~errors.isnan()].square().sum()
     return nn.functional.cross_entropy(logits, batch["labels"], ignore_index=IGNORED_LABEL, reduction="sum")
 
 
 def target_count(batch: Mapping[str, Tensor]) -> int:
     """How many targets the batch has."""
-    return int((batch["labels"] != IGNORED_LABEL).sum())
+    labels = batch["labels"]
+    return int((~labels.isnan() if labels.is_floating_point() else labels != IGNORED_LABEL).sum())
 
 
-def probabilities(model: nn.Module, batch: Mapping[str, Tensor]) -> NDArray[np.float64]:
-    """The probability of each label, (batch, labels); float64, so that a confident mistake has a finite loss."""
+def is_rating(model: nn.Module) -> bool:
+    """Whether a model gives ratings rather than labels."""
+    config: Any = model.config
+    return config.problem_type == "regression"
+
+
+def outputs(model: nn.Module, batch: Mapping[str, Tensor]) -> NDArray[np.float64]:
+    """The probability of each label, (batch, labels), or the rating, (batch, 1).
+
+    In float64, so that a confident mistake has a finite loss.
+    """
     inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-    return model(**inputs).logits.double().softmax(dim=-1).cpu().numpy()
+    logits = model(**inputs).logits.double()
+    return (logits if is_rating(model) else logits.softmax(dim=-1)).cpu().numpy()

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from finetune.data.sources import FileOptions, embedded_file, read_file, read_hub
 from finetune.errors import UserError
-from finetune.recipe import EMBEDDED_PREFIX, Data
+from finetune.recipe import EMBEDDED_PREFIX, Data, Task
 
 Indices = NDArray[np.int64]
 Keys = NDArray[np.uint64]
@@ -43,15 +44,17 @@ class Splits:
         return {"train": self.train, "validation": self.validation, "test": self.test}[split]
 
 
-def load_splits(data: Data) -> Splits:
+def load_splits(data: Data, task: Task = "classify") -> Splits:
     """Read, clean, label and split the rows that a recipe's `data` section describes.
+
+    Where the `task` is to rate, `label` is a number, and there are no label names.
 
     Raises:
         UserError: anything in the data that the user has to mend, with file and row.
     """
     sources = _sources(data)
     raw = {split: _read(data, source) for split, source in sources.items()}
-    labels = _label_names(data, raw["train"], str(sources["train"]))
+    labels = _targets(data, task, raw["train"], str(sources["train"]))
     rows: dict[str, datasets.Dataset] = {}
     dropped: dict[str, dict[str, int]] = {}
     for split, dataset in raw.items():
@@ -67,7 +70,7 @@ def load_splits(data: Data) -> Splits:
     for split in SPLIT_NAMES:
         if len(rows[split]) == 0:
             raise UserError(f"the {split} split has no rows; give more data or another fraction")
-    absent = [names[i] for i in sorted(set(range(len(names))) - set(label_array(rows["train"]).tolist()))]
+    absent = [name for i, name in enumerate(names) if not (label_array(rows["train"]) == i).any()]
     if absent:
         raise UserError(f"no training row has the label {', '.join(map(repr, absent))}; give rows or leave it out")
     overlap, leaked = _overlap(rows)
@@ -91,7 +94,7 @@ def load_splits(data: Data) -> Splits:
     return Splits(rows["train"], rows["validation"], rows["test"], names, labels.values(), leaked, report)
 
 
-def load_rows(data: Data) -> tuple[datasets.Dataset, list[str], dict[str, int]]:
+def load_rows(data: Data, task: Task = "classify") -> tuple[datasets.Dataset, list[str], dict[str, int]]:
     """The rows of `data.train_file` as they are, nothing set aside: (rows, label names, what was dropped).
 
     Raises:
@@ -99,22 +102,24 @@ def load_rows(data: Data) -> tuple[datasets.Dataset, list[str], dict[str, int]]:
     """
     source = Path(str(data.train_file))
     raw = _read(data, source)
-    labels = _label_names(data, raw, str(source))
+    labels = _targets(data, task, raw, str(source))
     rows, dropped = _clean(raw, "row", data, labels, str(source))
     if len(rows) == 0:
         raise UserError(f"{source}: no row has a text")
     return rows, list(labels.names), dropped
 
 
-def load_file(data: Data, file: Path) -> datasets.Dataset:
+def load_file(data: Data, file: Path, task: Task = "classify") -> datasets.Dataset:
     """The rows of one file, read with the columns and the label names of `data` (whose own sources are not read).
 
     Raises:
         UserError: anything in the file that the user has to mend.
     """
-    assert data.labels is not None
-    names = tuple(dict.fromkeys(data.labels.values()))
-    labels = _Labels(names, {value: names.index(name) for value, name in data.labels.items()})
+    labels: _Labels | _Ratings = _Ratings()
+    if task == "classify":
+        assert data.labels is not None
+        names = tuple(dict.fromkeys(data.labels.values()))
+        labels = _Labels(names, {value: names.index(name) for value, name in data.labels.items()})
     rows, _ = _clean(_read(data, file), "data", data, labels, str(file))
     if len(rows) == 0:
         raise UserError(f"{file}: no row has a text")
@@ -165,8 +170,46 @@ class _Labels:
     names: tuple[str, ...]
     index: dict[str, int]
 
+    kind = "int64"
+
     def values(self) -> dict[str, str]:
         return {value: self.names[i] for value, i in self.index.items()}
+
+    def target(self, value: str) -> int | None:
+        return self.index.get(value)
+
+    def refusal(self, value: str) -> str:
+        return f"the label {value!r} is not among {', '.join(self.index)}; mend the row or data.labels"
+
+
+@dataclass(frozen=True)
+class _Ratings:
+    """Labels that are numbers, to be rated."""
+
+    names: tuple[str, ...] = ()
+    kind = "float64"
+
+    def values(self) -> dict[str, str]:
+        return {}
+
+    def target(self, value: str) -> float | None:
+        try:
+            number = float(value)
+        except ValueError:
+            return None
+        return number if math.isfinite(number) else None
+
+    def refusal(self, value: str) -> str:
+        return f"the rating {value!r} is no number; mend the row, or set task classify"
+
+
+def _targets(data: Data, task: Task, train: datasets.Dataset, source: str) -> _Labels | _Ratings:
+    if task == "classify":
+        return _label_names(data, train, source)
+    ratings = {value for raw in train.unique(data.label_column) if (value := _label_value(raw)) is not None}
+    if len(ratings) < 2:
+        raise UserError(f"{source}: two different ratings or more are needed in {data.label_column!r}")
+    return _Ratings()
 
 
 def _label_value(value: object) -> str | None:
@@ -210,7 +253,7 @@ def _label_names(data: Data, train: datasets.Dataset, source: str) -> _Labels:
 
 
 def _clean(
-    dataset: datasets.Dataset, split: str, data: Data, labels: _Labels, source: str
+    dataset: datasets.Dataset, split: str, data: Data, labels: _Labels | _Ratings, source: str
 ) -> tuple[datasets.Dataset, dict[str, int]]:
     """Rename the columns, map the labels, drop empty texts; count what was dropped."""
     first_row = 2 if source.endswith((".csv", ".tsv", ".txt")) else 1
@@ -229,18 +272,18 @@ def _clean(
             value = _label_value(batch[data.label_column][position])
             if value is None:
                 raise UserError(f"{where}: no label; fill it in or remove the row")
-            if value not in labels.index:
-                known = ", ".join(labels.index)
-                raise UserError(f"{where}: the label {value!r} is not among {known}; mend the row or data.labels")
+            target = labels.target(value)
+            if target is None:
+                raise UserError(f"{where}: {labels.refusal(value)}")
             row_id = batch[data.id_column][position] if data.id_column else f"{split}-{number}"
             output["id"].append(str(row_id))
             output["text"].append(texts[0])
-            output["label"].append(labels.index[value])
+            output["label"].append(target)
             if data.text_pair_column:
                 output["text_pair"].append(texts[1])
         return output
 
-    kinds = {"id": datasets.Value("string"), "text": datasets.Value("string"), "label": datasets.Value("int64")}
+    kinds = {"id": datasets.Value("string"), "text": datasets.Value("string"), "label": datasets.Value(labels.kind)}
     if data.text_pair_column:
         kinds["text_pair"] = datasets.Value("string")
     cleaned = dataset.map(
@@ -285,7 +328,7 @@ def _key(row: dict[str, Any], *, normalize: bool) -> int:
     return int.from_bytes(hashlib.blake2b("\0".join(parts).encode("utf-8", "surrogatepass"), digest_size=8).digest())
 
 
-def stratified_order(labels: NDArray[np.int64], seed: int) -> Indices:
+def stratified_order(labels: NDArray[np.number], seed: int) -> Indices:
     """A shuffled order, (n,), of which every prefix has the labels in proportion; prefixes nest by construction."""
     generator = np.random.default_rng(seed)
     position = np.empty(len(labels))
@@ -331,20 +374,26 @@ def _overlap(rows: dict[str, datasets.Dataset]) -> tuple[dict[str, Any], frozens
 
 
 def _describe(rows: datasets.Dataset, names: Sequence[str], dropped: dict[str, int]) -> dict[str, Any]:
-    counts = np.bincount(label_array(rows), minlength=len(names))
+    account: dict[str, Any]
+    labels = label_array(rows)
+    if names:
+        counts = np.bincount(labels, minlength=len(names))
+        account = {"label_counts": {name: int(count) for name, count in zip(names, counts, strict=True)}}
+    else:
+        account = {"ratings": {name: float(getattr(labels, name)()) for name in ("mean", "std", "min", "max")}}
     return {
         "count": len(rows),
-        "label_counts": {name: int(count) for name, count in zip(names, counts, strict=True)},
+        **account,
         "dropped": dropped,
         "rows_fingerprint": rows_fingerprint(rows, names),
     }
 
 
 def rows_fingerprint(rows: datasets.Dataset, names: Sequence[str]) -> str:
-    """sha256 over ids, texts and label names in order: equal only for the same rows."""
+    """sha256 over ids, texts and label names (or ratings) in order: equal only for the same rows."""
     digest = hashlib.sha256()
     for row in _iterate(rows):
-        fields = [row["id"], row["text"], row.get("text_pair"), names[row["label"]]]
+        fields = [row["id"], row["text"], row.get("text_pair"), names[row["label"]] if names else row["label"]]
         digest.update(json.dumps(fields, ensure_ascii=True).encode() + b"\n")
     return digest.hexdigest()
 
@@ -359,8 +408,8 @@ def id_array(rows: datasets.Dataset) -> pa.StringArray:
     return pa.array(rows.select_columns(["id"]).with_format("arrow")[:]["id"].combine_chunks(), type=pa.string())
 
 
-def label_array(rows: datasets.Dataset) -> NDArray[np.int64]:
-    """The label ids, (n,)."""
+def label_array(rows: datasets.Dataset) -> NDArray[Any]:
+    """The label ids, or the ratings as floats, (n,)."""
     return rows.select_columns(["label"]).with_format("arrow")[:]["label"].to_numpy()
 
 

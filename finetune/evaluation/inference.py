@@ -1,7 +1,7 @@
 """A model over the rows of a split: batches of like length, each row exactly once, over all processes."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import datasets
 import numpy as np
@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from finetune import tasks
 
 
-def predict_probabilities(
+def predict_outputs(
     model: nn.Module,
     encoded: datasets.Dataset,
     tokenizer: PreTrainedTokenizerBase,
@@ -23,7 +23,7 @@ def predict_probabilities(
     batch_size: int,
     advance: Callable[[int], None] = lambda rows: None,
 ) -> NDArray[np.float64]:
-    """The probabilities (n, labels) in the order of the rows, on every process.
+    """The probabilities (n, labels), or the ratings (n, 1), in the order of the rows, on every process.
 
     The rows are sorted by length, so that there is little padding; each process takes every world-size-th batch. No
     sampler repeats rows to even out the processes, so that no row counts twice. `advance` hears of rows done.
@@ -41,13 +41,13 @@ def predict_probabilities(
     with torch.inference_mode(), accelerator.autocast():
         for indices in mine:
             batch = send_to_device(tasks.collate(columns[indices.tolist()], tokenizer), accelerator.device)
-            results.append(tasks.probabilities(model, batch))
+            results.append(tasks.outputs(model, batch))
             advance(len(indices) * accelerator.num_processes)
     model.train(was_training)
     parts = gather_object([(mine, results)]) if accelerator.num_processes > 1 else [(mine, results)]
-    config: Any = model.config
-    probabilities = np.empty((len(order), config.num_labels))
+    width = 1 if tasks.is_rating(model) else cast(Any, model.config).num_labels
+    outputs = np.empty((len(order), width))
     for part_batches, part_results in parts:
         for indices, values in zip(part_batches, part_results, strict=True):
-            probabilities[indices] = values
-    return probabilities
+            outputs[indices] = values
+    return outputs

@@ -1,8 +1,9 @@
-"""`Predictions`: what a model said of each row of a split, and the file that keeps it."""
+"""`Predictions` and `Ratings`: what a model said of each row of a split, and the file that keeps it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -31,26 +32,69 @@ class Predictions:
 
     def without(self, ids: frozenset[str]) -> "Predictions":
         """The rows whose id is not in `ids`."""
-        if not ids:
-            return self
-        keep = pc.invert(pc.is_in(self.ids, value_set=pa.array(sorted(ids), type=pa.string())))
+        keep = _keep(self.ids, ids)
         kept = keep.to_numpy(zero_copy_only=False)
         return Predictions(self.ids.filter(keep), self.references[kept], self.probabilities[kept])
 
     def write(self, path: Path, labels: Sequence[str]) -> None:
         """Columns id, reference, predicted (label names) and scores (probabilities in label order); no text."""
         names = pa.array(labels, type=pa.string())
-        path.parent.mkdir(parents=True, exist_ok=True)
-        kinds = {"id": pa.string(), "reference": pa.string(), "predicted": pa.string()}
-        schema = pa.schema({**kinds, "scores": pa.list_(pa.float64(), len(labels))})
-        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-            for start in range(0, len(self.ids), _ROWS_PER_GROUP):
-                rows = slice(start, start + _ROWS_PER_GROUP)
-                scores = pa.array(self.probabilities[rows].ravel())
-                columns = [
-                    self.ids[rows],
-                    names.take(pa.array(self.references[rows])),
-                    names.take(pa.array(self.probabilities[rows].argmax(axis=1))),
-                    pa.FixedSizeListArray.from_arrays(scores, len(labels)),
-                ]
-                writer.write_table(pa.table(columns, schema=schema))
+
+        def group(rows: slice) -> list[pa.Array]:
+            scores = pa.array(self.probabilities[rows].ravel())
+            return [
+                names.take(pa.array(self.references[rows])),
+                names.take(pa.array(self.probabilities[rows].argmax(axis=1))),
+                pa.FixedSizeListArray.from_arrays(scores, len(labels)),
+            ]
+
+        _write(path, self.ids, pa.string(), pa.list_(pa.float64(), len(labels)), group)
+
+
+@dataclass(frozen=True)
+class Ratings:
+    """`ids` (n,), reference ratings (n,) and the ratings given (n,)."""
+
+    ids: pa.StringArray
+    references: NDArray[np.float64]
+    predicted: NDArray[np.float64]
+
+    def without(self, ids: frozenset[str]) -> "Ratings":
+        """The rows whose id is not in `ids`."""
+        keep = _keep(self.ids, ids)
+        kept = keep.to_numpy(zero_copy_only=False)
+        return Ratings(self.ids.filter(keep), self.references[kept], self.predicted[kept])
+
+    def write(self, path: Path, labels: Sequence[str]) -> None:
+        """Columns id, reference, predicted (numbers) and scores (the rating alone); no text. There are no `labels`."""
+
+        def group(rows: slice) -> list[pa.Array]:
+            predicted = pa.array(self.predicted[rows])
+            return [pa.array(self.references[rows]), predicted, pa.FixedSizeListArray.from_arrays(predicted, 1)]
+
+        _write(path, self.ids, pa.float64(), pa.list_(pa.float64(), 1), group)
+
+
+def predictions_of(
+    ids: pa.StringArray, references: NDArray[Any], outputs: NDArray[np.float64]
+) -> Predictions | Ratings:
+    """What a model's outputs (n, labels) or (n, 1) say of rows with the references (n,), label ids or ratings."""
+    if np.issubdtype(references.dtype, np.floating):
+        return Ratings(ids, references, outputs[:, 0])
+    return Predictions(ids, references, outputs)
+
+
+def _keep(ids: pa.StringArray, left_out: frozenset[str]) -> pa.BooleanArray:
+    return pc.invert(pc.is_in(ids, value_set=pa.array(sorted(left_out), type=pa.string())))
+
+
+def _write(
+    path: Path, ids: pa.StringArray, kind: pa.DataType, scores: pa.DataType, group: Callable[[slice], list[pa.Array]]
+) -> None:
+    """Some rows at a time: reference, predicted and scores of a slice come from `group`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    schema = pa.schema({"id": pa.string(), "reference": kind, "predicted": kind, "scores": scores})
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for start in range(0, len(ids), _ROWS_PER_GROUP):
+            rows = slice(start, start + _ROWS_PER_GROUP)
+            writer.write_table(pa.table([ids[rows], *group(rows)], schema=schema))

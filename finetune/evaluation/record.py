@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.data.splits import id_array, label_array, rows_fingerprint
-from finetune.evaluation.predictions import Predictions
+from finetune.evaluation.predictions import predictions_of
 from finetune.evaluation.scores import score
 from finetune.recipe import Evaluation
 from finetune.run import RunDirectory
@@ -19,20 +19,20 @@ def record_scores(
     split: str,
     rows: datasets.Dataset,
     labels: Sequence[str],
-    probabilities: NDArray[np.float64],
+    outputs: NDArray[np.float64],
     evaluation: Evaluation,
     leaked_ids: frozenset[str] = frozenset(),
 ) -> dict[str, Any]:
-    """Score `probabilities` (rows, labels) of a split; write predictions and scores; return the scores.
+    """Score `outputs`, (rows, labels) or (rows, 1), of a split; write predictions and scores; return the scores.
 
     Every call counts as one more look at the split: the test split is meant to have one. Where some of `leaked_ids` are
     among the rows, the scores are given without these too.
     """
-    predictions = Predictions(id_array(rows), label_array(rows), probabilities)
+    predictions = predictions_of(id_array(rows), label_array(rows), outputs)
     options: dict[str, Any] = {"samples": evaluation.bootstrap_samples, "confidence": evaluation.confidence_level}
     entry = score(predictions, labels, **options)
     entry["rows_fingerprint"] = rows_fingerprint(rows, labels)
-    unseen = predictions.without(leaked_ids)
+    unseen = predictions.without(leaked_ids) if leaked_ids else predictions
     if 0 < len(unseen.ids) < len(predictions.ids):
         rest = score(unseen, labels, **options)
         left_out = len(predictions.ids) - len(unseen.ids)

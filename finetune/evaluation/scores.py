@@ -8,8 +8,8 @@ import evaluate
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.evaluation import classification, metrics
-from finetune.evaluation.predictions import Predictions
+from finetune.evaluation import classification, metrics, regression
+from finetune.evaluation.predictions import Predictions, Ratings
 
 _MATRIX_METRICS: dict[str, Callable[[NDArray[np.number]], NDArray[np.float64]]] = {
     "accuracy": classification.accuracy,
@@ -27,8 +27,10 @@ _LABEL_METRICS: dict[str, Callable[[NDArray[np.number]], NDArray[np.float64]]] =
 }
 
 
-def compute_metrics(predictions: Predictions) -> dict[str, Any]:
+def compute_metrics(predictions: Predictions | Ratings) -> dict[str, Any]:
     """The point values of all metrics, through `evaluate`; plain Python numbers, None where one is undefined."""
+    if isinstance(predictions, Ratings):
+        return _rating_metrics(predictions)
     predicted = predictions.predicted
     by_label = evaluate.combine(
         [
@@ -57,14 +59,26 @@ def compute_metrics(predictions: Predictions) -> dict[str, Any]:
     return values
 
 
+def _rating_metrics(ratings: Ratings) -> dict[str, Any]:
+    kinds = (metrics.MeanSquaredError, metrics.MeanAbsoluteError, metrics.Pearson)
+    modules = evaluate.combine([_module(kind, len(ratings.ids)) for kind in kinds])
+    for start in range(0, len(ratings.ids), _ROWS_PER_BATCH):
+        rows = slice(start, start + _ROWS_PER_BATCH)
+        modules.add_batch(predictions=ratings.predicted[rows], references=ratings.references[rows])
+    values: dict[str, Any] = modules.compute()
+    return {**values, "loss": values["mse"]}
+
+
 def score(
-    predictions: Predictions, labels: Sequence[str], *, samples: int, confidence: float, seed: int = 0
+    predictions: Predictions | Ratings, labels: Sequence[str], *, samples: int, confidence: float, seed: int = 0
 ) -> dict[str, Any]:
     """All metrics with percentile bootstrap intervals over the rows (Efron & Tibshirani 1993, ch. 13).
 
     Metrics of the confusion matrix are resampled as a multinomial over its cells, which has the same distribution as
     resampling rows and does not depend on their number; the others resample rows.
     """
+    if isinstance(predictions, Ratings):
+        return _score_ratings(predictions, samples, confidence, seed)
     values = compute_metrics(predictions)
     matrix = np.asarray(values["confusion_matrix"])
     generator = np.random.default_rng(seed)
@@ -95,6 +109,30 @@ def score(
     }
 
 
+def _score_ratings(ratings: Ratings, samples: int, confidence: float, seed: int) -> dict[str, Any]:
+    values = compute_metrics(ratings)
+    generator = np.random.default_rng(seed)
+    count = len(ratings.ids)
+    rows = regression.moments(ratings.predicted, ratings.references)
+    means = np.empty((samples, rows.shape[1]))
+    for sample in range(samples):
+        means[sample] = np.bincount(generator.integers(0, count, count), minlength=count) @ rows / count
+    draws = {
+        "mse": regression.squared_error(means),
+        "rmse": np.sqrt(regression.squared_error(means)),
+        "mae": regression.absolute_error(means),
+        "pearson": regression.correlation(means),
+        "loss": regression.squared_error(means),
+    }
+    return {
+        "count": count,
+        "labels": [],
+        "confidence_level": confidence,
+        "bootstrap_samples": samples,
+        "metrics": {name: _interval(values[name], drawn, confidence) for name, drawn in draws.items()},
+    }
+
+
 def _module(metric: type[evaluate.Metric], rows: int) -> evaluate.Metric:
     # Many rows go through files. Each instance has an id of its own: those that share one wait for each other's lock.
     return metric(keep_in_memory=rows <= _MAX_ROWS_IN_MEMORY, experiment_id=uuid.uuid4().hex)
@@ -116,8 +154,16 @@ def _interval(value: float | None, draws: NDArray[np.float64], confidence: float
 
 
 def describe_scores(split: str, entry: Mapping[str, Any]) -> str:
-    """One line for a person: accuracy and macro F1 of a split with their intervals."""
+    """One line for a person: accuracy and macro F1, or the errors of ratings, with their intervals."""
     parts = []
+    if "rmse" in entry["metrics"]:
+        for name, title in (("rmse", "RMSE"), ("mae", "MAE"), ("pearson", "Pearson")):
+            metric = entry["metrics"][name]
+            if metric["value"] is None:
+                parts.append(f"{title} undefined")
+            else:
+                parts.append(f"{title} {metric['value']:.3f} [{metric['low']:.3f}, {metric['high']:.3f}]")
+        return f"{split}: {', '.join(parts)} on {entry['count']:,} rows"
     for name, title in (("accuracy", "accuracy"), ("macro_f1", "macro F1")):
         metric = entry["metrics"][name]
         parts.append(f"{title} {metric['value']:.1%} [{metric['low']:.1%}, {metric['high']:.1%}]")

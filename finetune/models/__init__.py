@@ -4,15 +4,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from finetune.errors import UserError
-from finetune.models.encoder import build_encoder
+from finetune.models.encoder import build_encoder, head
 from finetune.models.floors import Floor
 from finetune.models.recurrent import RecurrentConfig, RecurrentForSequenceClassification
 from finetune.recipe import EncoderModel, RecurrentModel
 
-__all__ = ["Floor", "build_model", "load_model"]
+__all__ = ["Floor", "build_model", "load_model", "start_at"]
 
 
 def build_model(
@@ -22,7 +23,10 @@ def build_model(
     max_length: int,
     attention: str,
 ) -> PreTrainedModel:
-    """The model that a recipe describes, ready to train; new weights are drawn from torch's seed."""
+    """The model that a recipe describes, ready to train; new weights are drawn from torch's seed.
+
+    Without `labels` it gives one number, a rating.
+    """
     if isinstance(model, EncoderModel):
         return build_encoder(model, labels, tokenizer, max_length, attention)
     config = RecurrentConfig(
@@ -36,11 +40,16 @@ def build_model(
         dropout=model.dropout,
         token_dropout=model.token_dropout,
         pad_token_id=tokenizer.pad_token_id,
-        id2label=dict(enumerate(labels)),
-        label2id={name: i for i, name in enumerate(labels)},
-        problem_type="single_label_classification",
+        **head(labels),
     )
     return RecurrentForSequenceClassification(config)
+
+
+def start_at(model: PreTrainedModel, rating: float) -> None:
+    """Let a new head begin at `rating`, the mean of the training rows, rather than learn it a small step at a time."""
+    heads = [module for module in model.modules() if isinstance(module, nn.Linear) and module.out_features == 1]
+    with torch.no_grad():
+        heads[-1].bias.fill_(rating)
 
 
 def load_model(name_or_path: str | Path, revision: str | None = None) -> PreTrainedModel:

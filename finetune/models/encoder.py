@@ -29,19 +29,29 @@ _DROPOUT_NAMES = (
 )
 
 
+def head(labels: Sequence[str]) -> dict[str, Any]:
+    """What a configuration says of its head: a logit per label, or, without labels, one rating."""
+    names = list(labels) or ["rating"]
+    return {
+        "id2label": dict(enumerate(names)),
+        "label2id": {name: i for i, name in enumerate(names)},
+        # Without it the first labelled forward pass would write the problem type into the configuration.
+        "problem_type": "single_label_classification" if labels else "regression",
+    }
+
+
 def build_encoder(
     model: EncoderModel, labels: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int, attention: str
 ) -> PreTrainedModel:
-    """An encoder that gives one logit per label; its head (from scratch: all of it) is drawn from torch's seed.
+    """An encoder that gives one logit per label, or, without labels, one rating.
+
+    Its head (from scratch: all of it) is drawn from torch's seed.
 
     Raises:
         UserError: the checkpoint cannot be had, or is too small for `max_length` or for the tokenizer.
     """
     # A num_labels that conflicts with the names would silently reset the names, so only the names are given.
-    names: dict[str, Any] = {
-        "id2label": dict(enumerate(labels)),
-        "label2id": {name: i for i, name in enumerate(labels)},
-    }
+    names = head(labels)
     if model.from_scratch is not None:
         values: dict[str, Any] = model.from_scratch.model_dump() | {"attn_implementation": attention}
         scratch = BertConfig(
@@ -84,8 +94,6 @@ def build_encoder(
 
 
 def _prepare(config: PreTrainedConfig, model: EncoderModel) -> None:
-    # Without it the first labelled forward pass would write the problem type into the configuration.
-    config.problem_type = "single_label_classification"
     if model.dropout is not None:
         for name in _DROPOUT_NAMES:
             if hasattr(config, name):

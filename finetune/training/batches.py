@@ -71,7 +71,7 @@ class _Rows(Dataset[dict[str, Tensor]]):
         rows, are_targets = micro_batch
         batch = tasks.collate(self.columns[rows], self.tokenizer)
         if not are_targets:
-            batch["labels"] = torch.full_like(batch["labels"], tasks.IGNORED_LABEL)
+            batch["labels"] = tasks.without_targets(batch["labels"])
         return batch
 
 

@@ -18,7 +18,7 @@ from accelerate.utils import set_seed
 
 import finetune
 from finetune.errors import UserError
-from finetune.recipe import EncoderModel, Recipe, with_values
+from finetune.recipe import BEST_MODEL_METRICS, EncoderModel, Recipe, with_values
 
 _PACKAGES = (
     "accelerate",
@@ -66,7 +66,13 @@ def resolve(recipe: Recipe) -> Recipe:
         # Accelerate would pass over a missing tracker in silence.
         raise UserError(f"training.report_to {tracker}: not installed; `pip install {tracker}`, or set none")
     threads = _available_threads() if training.threads == "auto" else training.threads
-    chosen = {"micro_batch_size": micro, "mixed_precision": precision, "threads": threads}
+    metric = training.metric_for_best_model
+    chosen = {
+        "micro_batch_size": micro,
+        "mixed_precision": precision,
+        "threads": threads,
+        "metric_for_best_model": BEST_MODEL_METRICS[recipe.task][0] if metric == "auto" else metric,
+    }
     if not isinstance(recipe.model, EncoderModel):
         return with_values(recipe, training=chosen)
     attention = recipe.model.attn_implementation

@@ -19,10 +19,18 @@ from finetune.data import Splits, load_splits
 from finetune.data.splits import column, id_array, label_array
 from finetune.doctor import examine_splits, summarize
 from finetune.errors import UserError
-from finetune.evaluation import Predictions, compute_metrics, describe_scores, predict_probabilities, record_scores
-from finetune.models import Floor, build_model
+from finetune.evaluation import compute_metrics, describe_scores, predict_outputs, predictions_of, record_scores
+from finetune.models import Floor, build_model, start_at
 from finetune.progress import ProgressBar, say
-from finetune.recipe import EncoderModel, MajorityFloor, Recipe, RecurrentModel, TfidfFloor, with_values
+from finetune.recipe import (
+    BEST_MODEL_METRICS,
+    EncoderModel,
+    MajorityFloor,
+    Recipe,
+    RecurrentModel,
+    TfidfFloor,
+    with_values,
+)
 from finetune.run import RunDirectory
 from finetune.text import build_tokenizer
 from finetune.training import environment
@@ -57,7 +65,7 @@ def train(
             return run
         datasets.disable_progress_bars()
         say(f"{recipe.name}: reading the data", main_process=main)
-        splits = load_splits(recipe.data)
+        splits = load_splits(recipe.data, recipe.task)
         say(_describe_splits(splits), main_process=main)
         tokenizer = None if isinstance(recipe.model, MajorityFloor | TfidfFloor) else build_tokenizer(recipe, splits)
         findings = examine_splits(splits, tokenizer, recipe.text.max_length)
@@ -96,9 +104,9 @@ def _train_floor(
     for split in ("validation", "test"):
         texts = column(splits[split], "text")
         started = time.monotonic()
-        probabilities = floor.probabilities(texts)
+        outputs = floor.outputs(texts)
         scoring_seconds = time.monotonic() - started
-        _record(run, splits, split, probabilities, recipe)
+        _record(run, splits, split, outputs, recipe)
     return {
         "parameters": floor.parameter_count(),
         "trainable_parameters": floor.parameter_count(),
@@ -126,6 +134,8 @@ def _train_model(
     }
     set_seed(recipe.seed)  # what was drawn before must not matter to the initial weights
     raw_model = build_model(model_recipe, splits.labels, tokenizer, recipe.text.max_length, _attention(model_recipe))
+    if recipe.task == "rate":
+        start_at(raw_model, float(label_array(splits.train).mean()))
     say(f"{recipe.name}: {_parameter_count(raw_model):,} parameters, {len(tokenizer):,} tokens", main_process=main)
     model, state = _fit(raw_model, recipe, encoded, tokenizer, run, accelerator, goes_on=goes_on)
     if main:
@@ -136,12 +146,10 @@ def _train_model(
         rows = encoded[split] if split in encoded else tasks.encode(splits[split], tokenizer, recipe.text.max_length)
         started = time.monotonic()
         with ProgressBar(f"scoring {split}", len(rows), main_process=main) as bar:
-            probabilities = predict_probabilities(
-                model, rows, tokenizer, accelerator, recipe.evaluation.batch_size, bar.advance
-            )
+            outputs = predict_outputs(model, rows, tokenizer, accelerator, recipe.evaluation.batch_size, bar.advance)
         scoring_seconds = time.monotonic() - started
         if main:
-            _record(run, splits, split, probabilities, recipe)
+            _record(run, splits, split, outputs, recipe)
     return {
         "parameters": _parameter_count(raw_model),
         "trainable_parameters": sum(p.numel() for p in raw_model.parameters() if p.requires_grad),
@@ -186,11 +194,11 @@ def _fit(
     ids = id_array(encoded["validation"])
 
     def validate(current: nn.Module) -> dict[str, float]:
-        probabilities = predict_probabilities(
-            current, encoded["validation"], tokenizer, accelerator, recipe.evaluation.batch_size
-        )
-        metrics = compute_metrics(Predictions(ids, references, probabilities))
-        return {name: metrics[name] for name in ("loss", "accuracy", "macro_f1")}
+        outputs = predict_outputs(current, encoded["validation"], tokenizer, accelerator, recipe.evaluation.batch_size)
+        metrics = compute_metrics(predictions_of(ids, references, outputs))
+        # A correlation is undefined (None) while the model gives every row the same rating.
+        values = {name: metrics[name] for name in BEST_MODEL_METRICS[recipe.task]}
+        return {name: float("nan") if value is None else value for name, value in values.items()}
 
     log = TrainingLog(run, accelerator)
     checkpoints = run.checkpoints_directory
@@ -211,16 +219,16 @@ def _fit(
     return model, state
 
 
-def _record(run: RunDirectory, splits: Splits, split: str, probabilities: NDArray[np.float64], recipe: Recipe) -> None:
+def _record(run: RunDirectory, splits: Splits, split: str, outputs: NDArray[np.float64], recipe: Recipe) -> None:
     if split in run.scores()["splits"]:
         return  # a killed run had come this far; the test split is not scored a second time
     leaked = splits.leaked_test_ids if split == "test" else frozenset()
-    record_scores(run, split, splits[split], splits.labels, probabilities, recipe.evaluation, leaked)
+    record_scores(run, split, splits[split], splits.labels, outputs, recipe.evaluation, leaked)
 
 
 def _with_label_names(recipe: Recipe, splits: Splits) -> Recipe:
     """The recipe with the label values that were found in the data written out."""
-    if recipe.data.labels is not None:
+    if recipe.data.labels is not None or recipe.task == "rate":
         return recipe
     return with_values(recipe, data={"labels": splits.label_values})
 
@@ -235,7 +243,11 @@ def _parameter_count(model: nn.Module) -> int:
 
 def _describe_splits(splits: Splits) -> str:
     counts = ", ".join(f"{len(splits[name]):,} {name}" for name in ("train", "validation", "test"))
-    lines = [f"  {counts} rows; labels {', '.join(splits.labels)}"]
+    ratings = splits.report["splits"]["train"].get("ratings")
+    what = (
+        f"labels {', '.join(splits.labels)}" if splits.labels else f"ratings {ratings['min']:g} to {ratings['max']:g}"
+    )
+    lines = [f"  {counts} rows; {what}"]
     dropped = sum(sum(split["dropped"].values()) for split in splits.report["splits"].values())
     if dropped:
         lines.append(f"  {dropped:,} empty rows left out")

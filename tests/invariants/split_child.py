@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import torch
 from training_setup import prepare
 
-from finetune.evaluation import predict_probabilities
+from finetune.evaluation import predict_outputs
 from finetune.training import environment
 from finetune.training.train import _fit
 
@@ -27,7 +27,7 @@ def run(directory: Path, model: str, dtype: str, micro_batch_size: int, world_si
     network = setup.fresh_model().to(getattr(torch, dtype))
     prepared, _ = _fit(network, setup.recipe, setup.encoded, setup.tokenizer, setup.run, accelerator)
     rows = setup.encoded["validation"]
-    probabilities = predict_probabilities(prepared, rows, setup.tokenizer, accelerator, batch_size=3)
+    probabilities = predict_outputs(prepared, rows, setup.tokenizer, accelerator, batch_size=3)
     records = [r for r in setup.run.log() if "loss" in r]
     del prepared
     environment.end(accelerator)
