@@ -73,6 +73,16 @@ def write_csv(path: Path, count: int, seed: int = 0) -> Path:
     return path
 
 
+def write_ratings(path: Path, count: int, seed: int = 0) -> Path:
+    """A CSV file like `write_csv`'s whose labels are ratings from 1 to 10."""
+    chosen = random.Random(seed)
+    lines = ["text,label"]
+    for text, label in review_rows(count, seed):
+        lines.append(f"{text},{chosen.randint(7, 10) if label == 'positive' else chosen.randint(1, 4)}")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
 def small_recipe(directory: Path, model: str | dict[str, Any] = "lstm", rows: int = 120, **sections: Any) -> Recipe:
     """A recipe that trains in a second on rows written into `directory`."""
     training = {"num_train_epochs": 2, "batch_size": 8, "learning_rate": 5e-3, "threads": 1, "logging_steps": 1}

@@ -4,7 +4,7 @@ import json
 
 import pyarrow.parquet as pq
 import pytest
-from reviews import write_csv
+from reviews import write_csv, write_ratings
 
 from finetune.cli import main, parse_overrides
 from finetune.errors import UserError
@@ -142,6 +142,33 @@ def test_tracking_and_workers_by_recipe(folder):
 )
 def test_a_users_error_is_one_line_and_exit_code_2(folder, capsys, arguments, message):
     assert message in fails(capsys, *arguments)
+
+
+def test_ratings_are_learnt_scored_and_given(folder, capsys):
+    write_ratings(folder / "reviews.csv", 300)
+    rate = ["--task", "rate", "--training.num_train_epochs", "6"]
+    assert main(["train", "mine.yaml", *rate]) == 0
+    floors = {"mean": '{"family": "majority"}', "ridge": '{"family": "tfidf"}'}
+    for name, model in floors.items():
+        assert main(["train", "mine.yaml", *rate, "--name", name, "--model", model]) == 0
+    runs = {name: folder / "runs" / name for name in ("mine", *floors)}
+    scores = {name: json.loads((run / "scores.json").read_text(encoding="utf-8")) for name, run in runs.items()}
+    rmse = {name: entry["splits"]["test"]["metrics"]["rmse"]["value"] for name, entry in scores.items()}
+    assert rmse["mine"] < 2 < rmse["mean"]
+    assert rmse["ridge"] < rmse["mean"]
+    assert json.loads((runs["mine"] / "model" / "config.json").read_text())["problem_type"] == "regression"
+    capsys.readouterr()
+    assert main(["predict", str(runs["mine"]), "정말 재미있다", "너무 지루하다"]) == 0
+    good, bad = (float(line.split("\t")[0]) for line in capsys.readouterr().out.splitlines())
+    assert bad < 5.5 < good
+    assert main(["evaluate", str(runs["mine"]), "--data", "reviews.csv", "--output", "again"]) == 0
+    assert "RMSE" in capsys.readouterr().out
+    assert main(["predict", str(runs["mine"]), "--input", "reviews.csv", "--output", "rated.csv"]) == 0
+    assert (folder / "rated.csv").read_text(encoding="utf-8").splitlines()[0] == '"row","text","rating"'
+    assert "rates texts" in fails(capsys, "compare", str(runs["mine"]), str(runs["mean"]), "--output", "report")
+    (folder / "words.csv").write_text("text,label\na,1\nb,gut\n", encoding="utf-8")
+    message = fails(capsys, "train", "mine.yaml", *rate, "--name", "bad", "--data.train_file", "words.csv")
+    assert "words.csv, row 3: the rating 'gut' is no number" in message
 
 
 def test_bad_data_leaves_no_run_behind(folder, capsys):

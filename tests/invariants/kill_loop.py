@@ -25,7 +25,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import psutil
-from reviews import MODELS, write_csv
+from reviews import MODELS, write_csv, write_ratings
 
 from finetune.recipe import dump_recipe, parse_recipe
 
@@ -37,6 +37,7 @@ class Variant:
     model: str
     training: dict[str, Any] = field(default_factory=dict)
     processes: int = 1
+    task: str = "classify"
 
 
 VARIANTS = {
@@ -49,6 +50,7 @@ VARIANTS = {
     "accumulation": Variant("bigru-max", {"micro_batch_size": 4}),
     "bf16": Variant("encoder", {"mixed_precision": "bf16"}),
     "workers": Variant("lstm", {"dataloader_num_workers": 2}),
+    "rate": Variant("bigru-max", task="rate"),
     "two-processes": Variant("bilstm-stacked", {}, processes=2),
     "two-processes-accumulation": Variant("encoder", {"micro_batch_size": 4}, processes=2),
 }
@@ -67,10 +69,12 @@ def write_recipe(directory: Path, variant: Variant) -> Path:
         "logging_steps": 3,
         **variant.training,
     }
+    write_rows = write_csv if variant.task == "classify" else write_ratings
     recipe = parse_recipe(
         {
             "name": "run",
-            "data": {"train_file": str(write_csv(directory / "reviews.csv", 400))},
+            "task": variant.task,
+            "data": {"train_file": str(write_rows(directory / "reviews.csv", 400))},
             "text": {"vocabulary_size": 300, "max_length": 32},
             "model": {**MODELS[variant.model], "dropout": 0.2},
             "training": training,
