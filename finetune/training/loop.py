@@ -209,8 +209,9 @@ def _training_record(job: Job, state: LoopState, learning_rate: float, grad_norm
 def _keep_best(job: Job, state: LoopState, metrics: dict[str, float]) -> None:
     value = metrics[job.training.metric_for_best_model]
     score = -value if job.training.metric_for_best_model in ("loss", "rmse", "mae") else value
-    # The first of equals stays: it took fewer steps. A score that is not a number is never better.
-    if state.best_score is not None and not score > state.best_score:
+    # The first of equals stays: it took fewer steps. A score that is not a number is never better, and beats nothing.
+    best = -math.inf if state.best_score is None or math.isnan(state.best_score) else state.best_score
+    if state.best_score is not None and not score > best:
         state.validations_without_improvement += 1
         return
     state.best_score, state.best_step, state.validations_without_improvement = score, state.step, 0

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 from reviews import review_rows
+
+from finetune.cli import main
 
 ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -22,7 +25,7 @@ def blocks(language: str) -> list[str]:
 def test_the_first_two_commands_are_the_set_up_scripts():
     shell = blocks("bash")
     assert shell[:2] == ["bash scripts/quickstart.sh\n", "bash scripts/test.sh\n"]
-    assert len(shell) == 3
+    assert len(shell) == 5
 
 
 def test_own_csv_in_five_minutes(tmp_path):
@@ -50,6 +53,24 @@ def test_own_csv_in_five_minutes(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].split("\t")[0] in ("긍정", "부정")
     assert (tmp_path / "reports" / "mine" / "index.html").exists()
+
+
+def test_the_doctor_and_ratings(tmp_path, monkeypatch, capsys):
+    """The commands of both sections, word for word, in this process."""
+    monkeypatch.chdir(tmp_path)
+    stars = {"positive": 9, "negative": 2}
+    rows = [f"{text},{label},{stars[label] + number % 2}" for number, (text, label) in enumerate(review_rows(300))]
+    (tmp_path / "reviews.csv").write_text("\n".join(["text,label,stars", *rows]) + "\n", encoding="utf-8")
+    (tmp_path / "mine.yaml").write_text(blocks("yaml")[0], encoding="utf-8")
+    commands = [shlex.split(line) for block in blocks("bash")[3:] for line in block.splitlines()]
+    assert len(commands) == 5
+    for program, *arguments in commands:
+        assert program == "finetune"
+        assert main(arguments) == 0, arguments
+    assert "unknown tokens" in capsys.readouterr().out
+    for name in ("stars", "stars-mean", "stars-tfidf"):
+        scores = json.loads((tmp_path / "runs" / name / "scores.json").read_text(encoding="utf-8"))
+        assert "rmse" in scores["splits"]["test"]["metrics"]
 
 
 def test_every_file_and_recipe_that_it_names_exists():
