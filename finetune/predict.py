@@ -116,6 +116,9 @@ def evaluate_file(
     if (Path(run_or_model) / "recipe.yaml").exists():
         recipe = open_run(run_or_model).recipe()
         data, evaluation = recipe.data, recipe.evaluation
+        if labels:
+            # A file from elsewhere may hold the names rather than the values of the training data.
+            data = data.model_copy(update={"labels": labels | (data.labels or {})})
     columns = {"text_column": text_column, "label_column": label_column}
     # The ids are made of row numbers: a file from elsewhere need not have the id column of the training data.
     changes = {"id_column": None, **{name: value for name, value in columns.items() if value is not None}}
