@@ -13,8 +13,11 @@ from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any
 
+import fuzz_readers
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from finetune.cli import main
 
@@ -206,6 +209,24 @@ def test_what_is_no_file(target, message, tmp_path, monkeypatch, capsys):
     assert code == 2
     assert message in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("suffix", fuzz_readers.SUFFIXES)
+@settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    content=st.binary(min_size=1, max_size=200), head=st.sampled_from([b"", b"text,label\n", b"text\tlabel\n", b"{"])
+)
+def test_any_bytes_are_rows_or_one_line(tmp_path, suffix, content, head):
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(head + content)
+    assert fuzz_readers.attempt(path, []) in ("rows", "refused")
+
+
+def test_two_seconds_of_the_fuzz(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)  # put back afterwards: the fuzz sets its own
+    monkeypatch.setattr("sys.argv", ["fuzz_readers.py", "--minutes", "0.03"])
+    assert fuzz_readers.main() == 0, capsys.readouterr().out
 
 
 def test_there_are_at_least_sixty():
