@@ -15,7 +15,7 @@ from finetune import tasks
 from finetune.data import load_file, load_splits
 from finetune.errors import UserError
 from finetune.evaluation import predict_outputs, record_scores
-from finetune.models import load_model
+from finetune.models import load_model, match_inputs, max_positions
 from finetune.recipe import Data, Evaluation, Task
 from finetune.run import RunDirectory, open_run
 from finetune.text import load_tokenizer
@@ -72,13 +72,17 @@ def load_classifier(run_or_model: str, revision: str | None = None) -> Classifie
             )
             raise UserError(f"{path}: {what}; choose a run that has a model/ directory")
         source, max_length = str(run.model_directory), recipe.text.max_length
-        return Classifier(load_model(source), load_tokenizer(source), max_length)
+        return _classifier(load_model(source), load_tokenizer(source), max_length)
     if not path.exists() and run_or_model.startswith((".", "/", "~", "runs/")):
         raise UserError(f"{run_or_model}: no such run or model directory")
     model = load_model(run_or_model, revision)
     tokenizer = load_tokenizer(run_or_model, revision)
-    limit = getattr(model.config, "max_position_embeddings", None) or 512
-    return Classifier(model, tokenizer, min(tokenizer.model_max_length, limit))
+    return _classifier(model, tokenizer, min(tokenizer.model_max_length, max_positions(model) or 512))
+
+
+def _classifier(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Classifier:
+    match_inputs(tokenizer, model)
+    return Classifier(model, tokenizer, max_length)
 
 
 def evaluate_split(run_path: str, split: str) -> dict[str, Any]:

@@ -127,6 +127,9 @@ class Text(BaseModel):
     """Lower-case the text, for a vocabulary trained here."""
     max_length: PositiveInteger = 128
     """Texts are cut to this many tokens, special tokens included."""
+    subword_sampling_alpha: float | None = Field(default=None, gt=0, le=1)
+    """Draw the segmentation of training texts anew in every epoch, with SentencePiece's alpha: smaller is more varied
+    (KoBERT's authors recommend it against faulty spacing; 0.2 is usual). Needs a Unigram tokenizer such as KoBERT's."""
 
 
 class EncoderSizes(BaseModel):
@@ -411,6 +414,11 @@ def find_recipe(name_or_path: str) -> Path:
         return path
     if name_or_path in shipped:
         return shipped[name_or_path]
+    # nsmc-kobert or kobert-nsmc: nobody remembers which.
+    words = sorted(name_or_path.split("-"))
+    same_words = [recipe for name, recipe in shipped.items() if sorted(name.split("-")) == words]
+    if len(same_words) == 1:
+        return same_words[0]
     if path.is_dir():
         if (path / "recipe.yaml").is_file():
             return path / "recipe.yaml"

@@ -17,10 +17,12 @@ IGNORED_LABEL = -100
 """A class that is no target: it adds nothing to the loss and is not counted. For ratings, NaN."""
 
 
-def encode(rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> datasets.Dataset:
+def encode(
+    rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, *, keep_text: bool = False
+) -> datasets.Dataset:
     """Rows with id, text (text_pair) and label -> input_ids (token_type_ids), length and label; memory-mapped.
 
-    Rows without a `label` column (to be predicted) get none.
+    Rows without a `label` column (to be predicted) get none. With `keep_text` the texts stay, to be encoded anew.
     """
 
     def tokenize(batch: dict[str, list[Any]]) -> dict[str, Any]:
@@ -33,7 +35,7 @@ def encode(rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, max_lengt
         )
         return {**encoded, "length": [len(ids) for ids in encoded["input_ids"]]}
 
-    columns = [name for name in rows.column_names if name not in ("id", "label")]
+    columns = [] if keep_text else [name for name in rows.column_names if name not in ("id", "label")]
     # The cache does not see which tokenizer code ran, and tokenizing costs seconds for a hundred thousand rows.
     return rows.map(tokenize, batched=True, remove_columns=columns, load_from_cache_file=False)
 

@@ -33,6 +33,18 @@ ROOT = Path(__file__).parent.parent
 SHARED_DATA = ROOT.parent / "shared" / "data"
 
 
+@pytest.fixture(scope="session")
+def kobert_files() -> Path:
+    """The directory of KoBERT's original tokenizer files, where it is present."""
+    directory = SHARED_DATA / "kobert_tokenizer"
+    if not directory.is_dir():
+        pytest.skip(
+            "needs KoBERT's tokenizer_78b3253a26.model and vocab.txt in ../shared/data/kobert_tokenizer, which are not "
+            "part of the project"
+        )
+    return directory
+
+
 @pytest.fixture
 def nsmc() -> Path:
     """The directory of NSMC's original split, where it is present."""

@@ -1,5 +1,6 @@
 """Models: encoders, recurrent classifiers, and the floors below them."""
 
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,12 +9,12 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from finetune.errors import UserError
-from finetune.models.encoder import build_encoder, head
+from finetune.models.encoder import build_encoder, head, max_positions
 from finetune.models.floors import Floor
 from finetune.models.recurrent import RecurrentConfig, RecurrentForSequenceClassification
 from finetune.recipe import EncoderModel, RecurrentModel
 
-__all__ = ["Floor", "build_model", "load_model", "start_at"]
+__all__ = ["Floor", "build_model", "load_model", "match_inputs", "max_positions", "start_at"]
 
 
 def build_model(
@@ -50,6 +51,18 @@ def start_at(model: PreTrainedModel, rating: float) -> None:
     heads = [module for module in model.modules() if isinstance(module, nn.Linear) and module.out_features == 1]
     with torch.no_grad():
         heads[-1].bias.fill_(rating)
+
+
+def match_inputs(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
+    """Let the tokenizer give token types only to a model that tells two of them apart.
+
+    DistilBERT and ModernBERT have none. RoBERTa has one, and a Korean RoBERTa comes with BERT's tokenizer, which gives
+    two. The tokenizer keeps this when it is saved.
+    """
+    has_two = "token_type_ids" in inspect.signature(model.forward).parameters
+    has_two = has_two and getattr(model.config, "type_vocab_size", 2) >= 2
+    names = [name for name in tokenizer.model_input_names if name != "token_type_ids" or has_two]
+    tokenizer.model_input_names = names
 
 
 def load_model(name_or_path: str | Path, revision: str | None = None) -> PreTrainedModel:

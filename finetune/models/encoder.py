@@ -1,10 +1,12 @@
 """BERT-family encoders with a classification head: fine-tuned from a checkpoint, or from random weights."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     AutoConfig,
     AutoModelForSequenceClassification,
     BertConfig,
@@ -25,8 +27,15 @@ _DROPOUT_NAMES = (
     "classifier_dropout_prob",
     "dropout",
     "attention_dropout",
+    "embedding_dropout",
+    "mlp_dropout",
+    "pooler_dropout",
+    "cls_dropout",
     "seq_classif_dropout",
+    "summary_last_dropout",
 )
+_UNUSED_ROWS = 256
+"""Embeddings are often padded to a round number of rows; DeBERTa-v3 has 99 more than its tokenizer has tokens."""
 
 
 def head(labels: Sequence[str]) -> dict[str, Any]:
@@ -63,34 +72,99 @@ def build_encoder(
         )
         _prepare(scratch, model)
         return BertForSequenceClassification(scratch)
-    assert model.model_name_or_path is not None  # held by the recipe's own check
+    name = model.model_name_or_path
+    assert name is not None  # held by the recipe's own check
     try:
-        config = AutoConfig.from_pretrained(
-            model.model_name_or_path, revision=model.revision, attn_implementation=attention, **names
-        )
+        config = AutoConfig.from_pretrained(name, revision=model.revision)
+        _check_label_order(config, labels, name)
+        config.update(names)
         _prepare(config, model)
-        encoder = AutoModelForSequenceClassification.from_pretrained(
-            model.model_name_or_path,
+        encoder, loading = AutoModelForSequenceClassification.from_pretrained(
+            name,
             revision=model.revision,
             config=config,
+            attn_implementation=_attention(config, attention, name),
             # A checkpoint may be stored in half precision; training in it loses small updates.
             dtype=torch.float32,
             # A head of another task has another number of labels; it is drawn anew.
             ignore_mismatched_sizes=True,
+            output_loading_info=True,
         )
     except (OSError, ValueError) as error:
-        raise UserError(f"model {model.model_name_or_path!r}: {' '.join(str(error).split())}") from None
-    positions = getattr(config, "max_position_embeddings", None)
+        raise UserError(f"model {name!r}: {' '.join(str(error).split())}") from None
+    _check_weights(encoder, loading, name)
+    _check_tokenizer(encoder, tokenizer, name)
+    positions = max_positions(encoder)
     if positions is not None and max_length > positions:
-        raise UserError(
-            f"text.max_length {max_length} is more than the {positions} positions of {config._name_or_path}"
-        )
-    rows = encoder.get_input_embeddings().num_embeddings
-    if len(tokenizer) > rows:
-        raise UserError(
-            f"the tokenizer has {len(tokenizer)} tokens, the model embeds {rows}; they do not belong together"
-        )
+        raise UserError(f"text.max_length {max_length} is more than the {positions} positions of {name}")
     return encoder
+
+
+def max_positions(model: PreTrainedModel) -> int | None:
+    """The longest sequence that a model has positions for, in tokens; None where its configuration does not say."""
+    table = _position_table(model)
+    if table is None:
+        return getattr(model.config, "max_position_embeddings", None)
+    return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
+
+
+def _position_table(model: PreTrainedModel) -> nn.Embedding | None:
+    """The learnt positions, where there are any; RoBERTa's begin behind its padding index."""
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            return module
+    return None
+
+
+def _check_label_order(config: PreTrainedConfig, labels: Sequence[str], name: str) -> None:
+    """A head that was trained on the same labels in another order would begin with their meanings exchanged."""
+    names: Any = config.id2label or {}
+    own = [str(names[i]) for i in range(len(names))]
+    theirs, ours = [label.casefold() for label in own], [label.casefold() for label in labels]
+    if sorted(theirs) == sorted(ours) and theirs != ours:
+        raise UserError(
+            f"model {name!r} has the labels {_in_order(own)}, the data {_in_order(labels)}; "
+            "give data.labels in the model's order"
+        )
+
+
+def _in_order(labels: Iterable[str]) -> str:
+    return ", ".join(f"{number} {label}" for number, label in enumerate(labels))
+
+
+def _attention(config: PreTrainedConfig, attention: str, name: str) -> str:
+    """What was asked for, or eager attention where the architecture has nothing else (DeBERTa)."""
+    if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
+        raise UserError(f"model {name!r}: transformers has no classification head for {config.model_type}")
+    architecture: Any = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
+    return "eager" if attention == "sdpa" and not architecture._supports_sdpa else attention
+
+
+def _check_weights(encoder: PreTrainedModel, loading: dict[str, Any], name: str) -> None:
+    """What the checkpoint lacks begins at random: right for the head, and for a pooler, never for the encoder."""
+    lacking = [*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])]
+    body = sorted(key for key in lacking if key.startswith(f"{encoder.base_model_prefix}.") and "pooler" not in key)
+    if body:
+        raise UserError(
+            f"model {name!r}: {len(body)} tensors of the encoder are missing there or have another shape, such as "
+            f"{body[0]}; they would start from random values. Is it a checkpoint of {encoder.config.model_type}?"
+        )
+
+
+def _check_tokenizer(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    embeddings: Any = encoder.get_input_embeddings()
+    rows: int = embeddings.num_embeddings
+    if len(tokenizer) > rows or rows - len(tokenizer) > max(_UNUSED_ROWS, rows // 20):
+        raise UserError(
+            f"the tokenizer has {len(tokenizer):,} tokens, {name} embeds {rows:,}; they do not belong together"
+        )
+    table = _position_table(encoder)
+    if table is not None and table.padding_idx not in (None, tokenizer.pad_token_id):
+        # RoBERTa counts positions from the padding index.
+        raise UserError(
+            f"the tokenizer pads with id {tokenizer.pad_token_id}, {name} with {table.padding_idx}; they do not belong "
+            "together"
+        )
 
 
 def _prepare(config: PreTrainedConfig, model: EncoderModel) -> None:

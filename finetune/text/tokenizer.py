@@ -1,34 +1,65 @@
 """The tokenizer of a model: loaded with it, or trained for it."""
 
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from finetune.data import Splits
 from finetune.errors import UserError
 from finetune.recipe import EncoderModel, Recipe
+from finetune.text import kobert
+from finetune.text.canary import check_tokenizer
+from finetune.text.sampling import unigram_of
 from finetune.text.vocabulary import train_tokenizer
 
 
 def load_tokenizer(name_or_path: str, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """The tokenizer of a Hub model or a local directory.
+    """The tokenizer of a Hub model or a local directory; KoBERT's is built from its original files.
 
     Raises:
-        UserError: there is none, or it cannot be reached.
+        UserError: there is none, it cannot be reached, or it reads Korean wrongly.
     """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name_or_path, revision=revision)
-    except (OSError, ValueError) as error:
-        raise UserError(f"tokenizer {name_or_path!r}: {' '.join(str(error).split())}") from None
+    directory = _kobert_directory(name_or_path, revision)
+    if directory is not None:
+        tokenizer: PreTrainedTokenizerBase = kobert.load_tokenizer(directory)
+    else:
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(name_or_path, revision=revision)
+        except (OSError, ValueError) as error:
+            raise UserError(f"tokenizer {name_or_path!r}: {' '.join(str(error).split())}") from None
     if tokenizer.pad_token_id is None:
         raise UserError(f"tokenizer {name_or_path!r} has no pad token, so texts cannot be batched; use another one")
+    check_tokenizer(tokenizer, name_or_path)
     return tokenizer
+
+
+def _kobert_directory(name_or_path: str, revision: str | None) -> Path | None:
+    """Where a checkpoint has tokenizer files in one of KoBERT's layouts: its directory, or the Hub's cache of them."""
+    path = Path(name_or_path).expanduser()
+    if path.is_dir():
+        # What was saved as a fast tokenizer is complete, and may have tokens added to it.
+        return path if not (path / "tokenizer.json").exists() and kobert.is_kobert(path) else None
+    try:
+        directory = Path(snapshot_download(name_or_path, revision=revision, allow_patterns=list(kobert.FILES)))
+    except (OSError, ValueError):
+        return None  # no such model, or no way to it: the tokenizer's own loading says which
+    return directory if kobert.is_kobert(directory) else None
 
 
 def build_tokenizer(recipe: Recipe, splits: Splits) -> PreTrainedTokenizerBase:
     """The tokenizer of a recipe's neural model: named, the checkpoint's own, or trained on the training rows.
 
     Raises:
-        UserError: one that is named is not there, or cannot be reached.
+        UserError: one that is named is not there, cannot be reached, or cannot do what the recipe asks of it.
     """
+    tokenizer = _find_or_train(recipe, splits)
+    if recipe.text.subword_sampling_alpha is not None:
+        unigram_of(tokenizer)
+    return tokenizer
+
+
+def _find_or_train(recipe: Recipe, splits: Splits) -> PreTrainedTokenizerBase:
     text, model = recipe.text, recipe.model
     if text.tokenizer_name_or_path is not None:
         return load_tokenizer(text.tokenizer_name_or_path)

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerBase
 
 from finetune import tasks
+from finetune.text import SubwordSampler
 
 Indices = NDArray[np.int64]
 MicroBatch = tuple[list[int], bool]
@@ -61,15 +62,23 @@ def cut_batch(batch: Indices, micro_batch_size: int, rank: int, world_size: int)
 
 
 class _Rows(Dataset[dict[str, Tensor]]):
-    """Encoded rows, fetched and collated a micro batch at a time."""
+    """Encoded rows, fetched and collated a micro batch at a time; with a sampler their ids are drawn anew."""
 
-    def __init__(self, encoded: datasets.Dataset, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.columns = encoded.select_columns([name for name in encoded.column_names if name not in ("id", "length")])
+    def __init__(
+        self, encoded: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, sampler: SubwordSampler | None
+    ) -> None:
+        left_out = {"id", "length"} if sampler is None else {"id", "length", "input_ids", "token_type_ids"}
+        self.columns = encoded.select_columns([name for name in encoded.column_names if name not in left_out])
         self.tokenizer = tokenizer
+        self.sampler = sampler
+        self.epoch = 0
 
     def __getitem__(self, micro_batch: MicroBatch) -> dict[str, Tensor]:
         rows, are_targets = micro_batch
-        batch = tasks.collate(self.columns[rows], self.tokenizer)
+        columns = self.columns[rows]
+        if self.sampler is not None:
+            columns = self.sampler.encode(columns, rows, self.epoch)
+        batch = tasks.collate(columns, self.tokenizer)
         if not are_targets:
             batch["labels"] = tasks.without_targets(batch["labels"])
         return batch
@@ -90,8 +99,9 @@ class EpochBatches:
         rank: int,
         world_size: int,
         workers: int,
+        sampler: SubwordSampler | None = None,
     ) -> None:
-        self.rows = _Rows(encoded, tokenizer)
+        self.rows = _Rows(encoded, tokenizer, sampler)
         self.ids = encoded.select_columns(["id"])
         self.lengths = tasks.lengths(encoded)
         self.batch_size = batch_size
@@ -114,6 +124,7 @@ class EpochBatches:
         """The steps of an epoch from `first_step` on."""
         plan = plan_epoch(self.lengths, self.batch_size, self.pool_batches, self.seed, epoch)[first_step:]
         planned_size = self.micro_batch_size
+        self.rows.epoch = epoch  # before workers get their copy of it
         cut = [cut_batch(batch, planned_size, self.rank, self.world_size) for batch in plan]
         sampler: Sequence[MicroBatch] = [micro for step in cut for micro in step]
         loader = DataLoader(

@@ -20,7 +20,7 @@ from finetune.data.splits import column, id_array, label_array
 from finetune.doctor import examine_splits, summarize
 from finetune.errors import UserError
 from finetune.evaluation import compute_metrics, describe_scores, predict_outputs, predictions_of, record_scores
-from finetune.models import Floor, build_model, start_at
+from finetune.models import Floor, build_model, match_inputs, start_at
 from finetune.progress import ProgressBar, say
 from finetune.recipe import (
     BEST_MODEL_METRICS,
@@ -32,7 +32,7 @@ from finetune.recipe import (
     with_values,
 )
 from finetune.run import RunDirectory
-from finetune.text import build_tokenizer
+from finetune.text import SubwordSampler, build_tokenizer
 from finetune.training import environment
 from finetune.training.batches import EpochBatches
 from finetune.training.log import TrainingLog
@@ -129,13 +129,16 @@ def _train_model(
 ) -> dict[str, Any]:
     """Train, keep and score a neural model; returns what it cost."""
     main = accelerator.is_main_process
-    encoded = {
-        split: tasks.encode(splits[split], tokenizer, recipe.text.max_length) for split in ("train", "validation")
-    }
     set_seed(recipe.seed)  # what was drawn before must not matter to the initial weights
     raw_model = build_model(model_recipe, splits.labels, tokenizer, recipe.text.max_length, _attention(model_recipe))
     if recipe.task == "rate":
         start_at(raw_model, float(label_array(splits.train).mean()))
+    match_inputs(tokenizer, raw_model)
+    sampling = recipe.text.subword_sampling_alpha is not None
+    encoded = {
+        split: tasks.encode(splits[split], tokenizer, recipe.text.max_length, keep_text=sampling and split == "train")
+        for split in ("train", "validation")
+    }
     say(f"{recipe.name}: {_parameter_count(raw_model):,} parameters, {len(tokenizer):,} tokens", main_process=main)
     model, state = _fit(raw_model, recipe, encoded, tokenizer, run, accelerator, goes_on=goes_on)
     if main:
@@ -175,6 +178,8 @@ def _fit(
     """Assemble what the loop needs and run it; the model returned has its best weights."""
     training = recipe.training
     assert training.micro_batch_size != "auto"  # resolved
+    alpha, max_length = recipe.text.subword_sampling_alpha, recipe.text.max_length
+    sampler = SubwordSampler(tokenizer, alpha, recipe.seed, max_length) if alpha is not None else None
     batches = EpochBatches(
         encoded["train"],
         tokenizer,
@@ -185,6 +190,7 @@ def _fit(
         rank=accelerator.process_index,
         world_size=accelerator.num_processes,
         workers=training.dataloader_num_workers,
+        sampler=sampler,
     )
     total_steps = min(training.max_steps or 10**12, training.num_train_epochs * batches.steps_per_epoch)
     optimizer = build_optimizer(raw_model, training)

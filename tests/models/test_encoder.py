@@ -73,7 +73,7 @@ def test_what_does_not_fit_is_refused(checkpoint, tmp_path):
         max_length=32,
         begin_token=True,
     )
-    with pytest.raises(UserError, match="the tokenizer has 405 tokens, the model embeds 200"):
+    with pytest.raises(UserError, match=r"the tokenizer has 405 tokens, .* embeds 200"):
         build_model(EncoderModel(model_name_or_path=str(checkpoint)), LABELS, larger, 32, attention="eager")
     with pytest.raises(UserError, match="nobody/none"):
         build_model(EncoderModel(model_name_or_path="nobody/none"), LABELS, larger, 32, attention="eager")
