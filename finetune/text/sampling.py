@@ -1,20 +1,89 @@
 """Subword sampling: in training, a text's segmentation is drawn anew in every epoch (Kudo 2018, arXiv:1804.10959).
 
-Segmentations are drawn by SentencePiece itself, with the probability that its own model gives them to the power of
-alpha; KoBERT's authors recommend it for robustness to spacing. Each draw depends on the seed, the epoch and the row
-alone, so that a resumed run, or one with more processes, draws the same.
+KoBERT's authors recommend it for robustness to spacing. A segmentation is drawn with the probability that the Unigram
+gives it to the power of alpha, as SentencePiece does. SentencePiece's own draws cannot be repeated in another process,
+even with its generator seeded; here each is a function of the seed, the epoch and the row alone, so that a resumed run,
+or one with more processes, draws the same.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2, set_random_generator_seed
 from tokenizers import Encoding, Tokenizer, models
 from transformers import PreTrainedTokenizerBase
 
 from finetune.errors import UserError
+
+_UNKNOWN_PENALTY = 10.0
+"""An unknown character is this much less likely than the rarest piece, in SentencePiece and in `tokenizers`."""
+
+_Arrival = tuple[int, float, bool]
+"""A last piece: its start, the log of the weight of all segmentations that end in it, and whether it is known."""
+
+
+class Lattice:
+    """All segmentations of texts into the pieces of a Unigram, each with its weight."""
+
+    def __init__(self, scores: Mapping[str, float], alpha: float) -> None:
+        """`scores` are log probabilities by piece; weights are probabilities to the power of `alpha`."""
+        self._weights = {piece: alpha * score for piece, score in scores.items()}
+        self._unknown = alpha * (min(scores.values()) - _UNKNOWN_PENALTY)
+        self._longest = max(map(len, scores))
+
+    def draw(self, text: str, generator: np.random.Generator) -> list[str]:
+        """One segmentation of `text`: forward filtering, backward sampling (Scott 2002, section 2).
+
+        A run of unknown characters is one piece.
+        """
+        arrivals, totals = self._forward(text)
+        chances = iter(generator.random(len(text)))
+        pieces: list[str] = []
+        known: list[bool] = []
+        end = len(text)
+        while end > 0:
+            start, is_known = _choose(arrivals[end], totals[end], next(chances))
+            if not is_known and known and not known[-1]:
+                pieces[-1] = text[start:end] + pieces[-1]
+            else:
+                pieces.append(text[start:end])
+                known.append(is_known)
+            end = start
+        return pieces[::-1]
+
+    def _forward(self, text: str) -> tuple[list[list[_Arrival]], list[float]]:
+        """The last pieces before each end, and the log of the weight of all segmentations up to there."""
+        length = len(text)
+        arrivals: list[list[_Arrival]] = [[] for _ in range(length + 1)]
+        totals = [0.0] * (length + 1)
+        for start in range(length):
+            if start > 0:
+                totals[start] = _log_sum_exp([weight for _, weight, _ in arrivals[start]])
+            before = totals[start]
+            for end in range(start + 1, min(start + self._longest, length) + 1):
+                weight = self._weights.get(text[start:end])
+                if weight is not None:
+                    arrivals[end].append((start, before + weight, True))
+                elif end == start + 1:
+                    arrivals[end].append((start, before + self._unknown, False))
+        totals[length] = _log_sum_exp([weight for _, weight, _ in arrivals[length]]) if length else 0.0
+        return arrivals, totals
+
+
+def _choose(arrivals: Sequence[_Arrival], total: float, chance: float) -> tuple[int, bool]:
+    """Start and known of one of the last pieces, drawn by its share of the total."""
+    for start, weight, is_known in arrivals:
+        chance -= math.exp(weight - total)
+        if chance < 0:
+            return start, is_known
+    return arrivals[-1][0], arrivals[-1][2]  # rounding left a rest
+
+
+def _log_sum_exp(values: Sequence[float]) -> float:
+    largest = max(values)
+    return largest + math.log(sum(math.exp(value - largest) for value in values))
 
 
 class SubwordSampler:
@@ -26,18 +95,16 @@ class SubwordSampler:
         Raises:
             UserError: the tokenizer is no Unigram.
         """
-        unigram = unigram_of(tokenizer)
-        pieces: list[tuple[str, float]] = unigram["vocab"]
+        vocabulary: list[tuple[str, float]] = unigram_of(tokenizer)["vocab"]
         backend: Tokenizer = tokenizer.backend_tokenizer
-        self._alpha, self._seed = alpha, seed
+        special = set(tokenizer.all_special_tokens)
+        self._lattice = Lattice({piece: score for piece, score in vocabulary if piece not in special}, alpha)
+        self._seed = seed
         self._names = tokenizer.model_input_names
         self._normalizer, self._pre_tokenizer = backend.normalizer, backend.pre_tokenizer
-        self._processor = SentencePieceProcessor(
-            model_proto=_model_proto(pieces, unigram["unk_id"], set(tokenizer.all_special_tokens))
-        )
         # From drawn pieces to a row as any other: special tokens, token types and truncation are the tokenizer's own.
-        vocabulary = {piece: number for number, (piece, _) in enumerate(pieces)}
-        self._assembler = Tokenizer(models.WordLevel(vocabulary, unk_token=tokenizer.unk_token))
+        ids = {piece: number for number, (piece, _) in enumerate(vocabulary)}
+        self._assembler = Tokenizer(models.WordLevel(ids, unk_token=tokenizer.unk_token))
         self._assembler.post_processor = backend.post_processor
         self._assembler.enable_truncation(max_length, direction=tokenizer.truncation_side)
 
@@ -45,24 +112,15 @@ class SubwordSampler:
         """`columns` (text, perhaps text_pair, label) of `rows` -> what `tasks.encode` gives of them, with new ids."""
         names = [name for name in ("text", "text_pair") if name in columns]
         # Row by row: the library encodes a batch in threads, which do not live on in a data loader's forked workers.
-        encoded = [
-            self._encode([columns[name][i] for name in names], self._draw_seed(row, epoch))
-            for i, row in enumerate(rows)
-        ]
+        encoded = [self._encode([columns[name][i] for name in names], row, epoch) for i, row in enumerate(rows)]
         found = {"input_ids": [encoding.ids for encoding in encoded]}
         if "token_type_ids" in self._names:
             found["token_type_ids"] = [encoding.type_ids for encoding in encoded]
         return {**{name: columns[name] for name in columns if name not in names}, **found}
 
-    def _draw_seed(self, row: int, epoch: int) -> int:
-        return int(np.random.SeedSequence([self._seed, epoch, row]).generate_state(1)[0])
-
-    def _encode(self, texts: Sequence[str], seed: int) -> Encoding:
-        set_random_generator_seed(seed)
-        first, *second = (
-            self._processor.sample_encode_as_pieces(self._prepare(text), nbest_size=-1, alpha=self._alpha)
-            for text in texts
-        )
+    def _encode(self, texts: Sequence[str], row: int, epoch: int) -> Encoding:
+        generator = np.random.default_rng([self._seed, epoch, row])
+        first, *second = [self._lattice.draw(self._prepare(text), generator) for text in texts]
         return self._assembler.encode(first, second[0] if second else None, is_pretokenized=True)
 
     def _prepare(self, text: str) -> str:
@@ -85,22 +143,3 @@ def unigram_of(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     if kind != "Unigram":
         raise UserError(f"text.subword_sampling_alpha needs a Unigram tokenizer, such as KoBERT's; this one is {kind}")
     return model
-
-
-def _model_proto(pieces: Sequence[tuple[str, float]], unknown: int, special: set[str]) -> bytes:
-    """A SentencePiece model of these pieces that does nothing to its text: the tokenizer has done it."""
-    proto = sentencepiece_model_pb2.ModelProto()
-    kinds = sentencepiece_model_pb2.ModelProto.SentencePiece
-    for number, (text, score) in enumerate(pieces):
-        kind = kinds.UNKNOWN if number == unknown else kinds.CONTROL if text in special else kinds.NORMAL
-        proto.pieces.add(piece=text, score=score, type=kind)
-    specification = proto.trainer_spec
-    specification.model_type = sentencepiece_model_pb2.TrainerSpec.UNIGRAM
-    specification.vocab_size = len(pieces)
-    specification.unk_id, specification.unk_piece = unknown, pieces[unknown][0]
-    specification.bos_id = specification.eos_id = specification.pad_id = -1
-    proto.normalizer_spec.name = "identity"
-    proto.normalizer_spec.add_dummy_prefix = False
-    proto.normalizer_spec.remove_extra_whitespaces = False
-    proto.normalizer_spec.escape_whitespaces = False
-    return proto.SerializeToString()

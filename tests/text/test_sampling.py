@@ -1,6 +1,9 @@
-"""Subword sampling: SentencePiece's own draws, each a function of seed, epoch and row alone."""
+"""Subword sampling: SentencePiece's distribution, each draw a function of seed, epoch and row alone."""
 
+import json
 import math
+import subprocess
+import sys
 from collections import Counter
 
 import datasets
@@ -9,7 +12,6 @@ import pytest
 import torch
 from kobert_standin import korean_texts, standin_reference, write_own_layout, write_split_layout
 from reviews import small_recipe
-from sentencepiece import set_random_generator_seed
 
 from finetune import tasks
 from finetune.errors import UserError
@@ -29,36 +31,68 @@ def draw(tokenizer, texts, *, alpha=0.2, seed=1, epoch=0, rows=None, max_length=
     return sampler.encode({"text": texts}, list(rows), epoch)["input_ids"]
 
 
-def test_the_draws_are_those_of_sentencepiece_on_the_raw_text(tokenizer):
-    reference, texts = standin_reference(), korean_texts()
-    found = draw(tokenizer, texts, alpha=0.3, seed=7, epoch=2, max_length=400)
-    for row, (text, ids) in enumerate(zip(texts, found, strict=True)):
-        set_random_generator_seed(int(np.random.SeedSequence([7, 2, row]).generate_state(1)[0]))
-        assert ids == [2, *reference.encode(text, enable_sampling=True, alpha=0.3, nbest_size=-1), 3]
+def segmentations(text, scores):
+    """Every way to cut a text into pieces."""
+    if not text:
+        yield ()
+    for end in range(1, len(text) + 1):
+        if text[:end] in scores:
+            yield from ((text[:end], *more) for more in segmentations(text[end:], scores))
 
 
-def test_their_frequencies_are_the_probabilities_of_the_model(tokenizer):
+def test_ours_and_sentencepieces_frequencies_are_the_same_probabilities(tokenizer):
     """Against every segmentation of a short text, enumerated with its probability to the power of alpha."""
-    alpha, text = 0.4, "ㅋㅋㅋㅋㅋ...."
-    pieces = standin_reference().processor
-    scores = {pieces.id_to_piece(i): pieces.get_score(i) for i in range(pieces.get_piece_size())}
+    alpha, text, count = 0.4, "ㅋㅋㅋㅋㅋ....", 4000
+    processor = standin_reference().processor
+    scores = {processor.id_to_piece(i): processor.get_score(i) for i in range(processor.get_piece_size())}
+    normal = f"▁{5 * chr(0x110F)}...."
+    weights = {s: math.exp(alpha * sum(scores[p] for p in s)) for s in segmentations(normal, scores)}
+    probabilities = {s: weight / sum(weights.values()) for s, weight in weights.items()}
+    assert len(probabilities) > 50
+    # The mean distance in total variation of `count` draws from their own distribution, twice: far in the tail.
+    limit = sum(math.sqrt(p * (1 - p) / count) for p in probabilities.values())
+    ours = [tokenizer.convert_ids_to_tokens(ids)[1:-1] for ids in draw(tokenizer, [text] * count, alpha=alpha)]
+    theirs = [processor.sample_encode_as_pieces(text, -1, alpha) for _ in range(count)]
+    for draws in (ours, theirs):
+        counts = Counter(map(tuple, draws))
+        assert set(counts) <= set(probabilities)
+        assert sum(abs(counts[s] / count - p) for s, p in probabilities.items()) / 2 < limit
+    # The same test notices another alpha.
+    wrong = Counter(tuple(ids) for ids in draw(tokenizer, [text] * count, alpha=0.6))
+    by_ids = {(2, *tokenizer.convert_tokens_to_ids(s), 3): p for s, p in probabilities.items()}
+    assert sum(abs(wrong[s] / count - p) for s, p in by_ids.items()) / 2 > limit
 
-    def segmentations(rest):
-        if not rest:
-            yield ()
-        for end in range(1, len(rest) + 1):
-            if rest[:end] in scores:
-                yield from ((rest[:end], *more) for more in segmentations(rest[end:]))
 
-    weights = {s: math.exp(alpha * sum(scores[p] for p in s)) for s in segmentations(f"▁{5 * chr(0x110F)}....")}
-    assert len(weights) > 10
-    draws = draw(tokenizer, [text] * 4000, alpha=alpha)
-    counts = Counter(tuple(tokenizer.convert_ids_to_tokens(ids)[1:-1]) for ids in draws)
-    total = sum(weights.values())
-    distance = sum(abs(counts[s] / 4000 - weight / total) for s, weight in weights.items()) / 2
-    assert set(counts) <= set(weights)
-    # Of a sample of 4,000 the distance in total variation is below half the sum of the deviations, nearly always.
-    assert distance < 1.5 * sum(math.sqrt(w / total * (1 - w / total) / 4000) for w in weights.values()) / 2
+def test_whole_reviews_have_as_many_pieces_as_sentencepiece_draws(tokenizer):
+    """With unknown characters, digits and emoji in them; the mean over draws of the number of pieces, per review."""
+    reference, texts, count = standin_reference(), [*korean_texts()[:40], "뷁쀍 좋다😀😀 100%"], 200
+    ours = np.array([[len(ids) - 2 for ids in draw(tokenizer, [text] * count, max_length=400)] for text in texts])
+    theirs = np.array(
+        [
+            [len(reference.encode(text, enable_sampling=True, alpha=0.2, nbest_size=-1)) for _ in range(count)]
+            for text in texts
+        ]
+    )
+    deviation = np.sqrt((ours.var(axis=1) + theirs.var(axis=1)) / count) + 1e-9
+    z = (ours.mean(axis=1) - theirs.mean(axis=1)) / deviation
+    assert abs(z).max() < 5.5  # SentencePiece draws otherwise in every process
+    assert abs(z.mean()) * math.sqrt(len(texts)) < 5.5
+
+
+def test_a_draw_is_the_same_in_another_process(tokenizer, tmp_path):
+    tokenizer.save_pretrained(tmp_path)
+    code = (
+        "import json, sys; from finetune.text import SubwordSampler, load_tokenizer\n"
+        "sampler = SubwordSampler(load_tokenizer(sys.argv[1]), 0.2, 1, 400)\n"
+        "texts = json.loads(sys.stdin.read())\n"
+        "print(json.dumps(sampler.encode({'text': texts}, list(range(len(texts))), 3)['input_ids']))"
+    )
+    texts = korean_texts()[:50]
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], input=json.dumps(texts), capture_output=True, text=True,
+        timeout=120, check=True,
+    )  # fmt: skip
+    assert json.loads(done.stdout) == draw(tokenizer, texts, epoch=3, max_length=400)
 
 
 def test_a_draw_depends_on_seed_epoch_and_row_alone(tokenizer):
