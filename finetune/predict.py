@@ -81,8 +81,7 @@ def load_classifier(run_or_model: str, revision: str | None = None) -> Classifie
 
 
 def _classifier(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Classifier:
-    match_inputs(tokenizer, model)
-    return Classifier(model, tokenizer, max_length)
+    return Classifier(model, match_inputs(tokenizer, model), max_length)
 
 
 def evaluate_split(run_path: str, split: str) -> dict[str, Any]:

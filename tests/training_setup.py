@@ -8,12 +8,13 @@ from typing import Any
 
 import datasets
 from accelerate.utils import set_seed
+from checkpoints import ARCHITECTURES, write_checkpoint
 from reviews import small_recipe
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from finetune import tasks
 from finetune.data import Splits, load_splits
-from finetune.models import build_model
+from finetune.models import build_model, match_inputs
 from finetune.recipe import Recipe, with_values
 from finetune.run import RunDirectory
 from finetune.text import build_tokenizer
@@ -41,12 +42,17 @@ def prepare(directory: Path, model: str, rows: int, dropout: float | None = None
     # Each process has a data file of its own to write and read; they share the run directory.
     own = directory / f"data-{os.environ.get('RANK', '0')}"
     own.mkdir()
-    recipe = small_recipe(own, model, rows=rows, training=training)
+    start: str | dict[str, Any] = model
+    if model in ARCHITECTURES:
+        start = {"family": "encoder", "model_name_or_path": str(write_checkpoint(own / "checkpoint", model))}
+    recipe = small_recipe(own, start, rows=rows, training=training)
     if dropout is not None:
         recipe = with_values(recipe, model={"dropout": dropout})
     recipe = environment.resolve(recipe)
     splits = load_splits(recipe.data)
     tokenizer = build_tokenizer(recipe, splits)
+    model_of_it = build_model(recipe.model, splits.labels, tokenizer, recipe.text.max_length, "eager")
+    tokenizer = match_inputs(tokenizer, model_of_it)
     encoded = {name: tasks.encode(splits[name], tokenizer, recipe.text.max_length) for name in ("train", "validation")}
     run = RunDirectory(directory / "run")
     run.path.mkdir(exist_ok=True)

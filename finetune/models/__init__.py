@@ -6,7 +6,12 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
 from finetune.errors import UserError
 from finetune.models.encoder import build_encoder, head, max_positions
@@ -53,16 +58,29 @@ def start_at(model: PreTrainedModel, rating: float) -> None:
         heads[-1].bias.fill_(rating)
 
 
-def match_inputs(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
-    """Let the tokenizer give token types only to a model that tells two of them apart.
+def match_inputs(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> PreTrainedTokenizerBase:
+    """The tokenizer, made to give token types to a model that tells two of them apart, and to no other.
 
     DistilBERT and ModernBERT have none. RoBERTa has one, and a Korean RoBERTa comes with BERT's tokenizer, which gives
-    two. The tokenizer keeps this when it is saved.
+    two. ALBERT has two, and its tokenizer class keeps them to itself. Classes of that kind decide anew whenever they
+    are loaded; a plain fast tokenizer keeps what is decided here.
     """
     has_two = "token_type_ids" in inspect.signature(model.forward).parameters
     has_two = has_two and getattr(model.config, "type_vocab_size", 2) >= 2
-    names = [name for name in tokenizer.model_input_names if name != "token_type_ids" or has_two]
-    tokenizer.model_input_names = names
+    others = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
+    names = [*others, "token_type_ids"] if has_two else others
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if set(names) == set(tokenizer.model_input_names) or backend is None:
+        tokenizer.model_input_names = names
+        return tokenizer
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        model_max_length=tokenizer.model_max_length,
+        padding_side=tokenizer.padding_side,
+        truncation_side=tokenizer.truncation_side,
+        model_input_names=names,
+        **tokenizer.special_tokens_map,
+    )
 
 
 def load_model(name_or_path: str | Path, revision: str | None = None) -> PreTrainedModel:

@@ -133,7 +133,7 @@ def _train_model(
     raw_model = build_model(model_recipe, splits.labels, tokenizer, recipe.text.max_length, _attention(model_recipe))
     if recipe.task == "rate":
         start_at(raw_model, float(label_array(splits.train).mean()))
-    match_inputs(tokenizer, raw_model)
+    tokenizer = match_inputs(tokenizer, raw_model)
     sampling = recipe.text.subword_sampling_alpha is not None
     encoded = {
         split: tasks.encode(splits[split], tokenizer, recipe.text.max_length, keep_text=sampling and split == "train")
