@@ -18,7 +18,6 @@ from finetune import tasks
 from finetune.data import Splits, load_splits
 from finetune.data.splits import column, id_array, label_array
 from finetune.doctor import examine_splits, summarize
-from finetune.errors import UserError
 from finetune.evaluation import compute_metrics, describe_scores, predict_outputs, predictions_of, record_scores
 from finetune.models import Floor, build_model, match_inputs, start_at
 from finetune.progress import ProgressBar, say
@@ -27,7 +26,6 @@ from finetune.recipe import (
     EncoderModel,
     MajorityFloor,
     Recipe,
-    RecurrentModel,
     TfidfFloor,
     with_values,
 )
@@ -67,7 +65,8 @@ def train(
         say(f"{recipe.name}: reading the data", main_process=main)
         splits = load_splits(recipe.data, recipe.task)
         say(_describe_splits(splits), main_process=main)
-        tokenizer = None if isinstance(recipe.model, MajorityFloor | TfidfFloor) else build_tokenizer(recipe, splits)
+        # Before anything is written: what does not fit together leaves no run behind.
+        model, tokenizer = _start(recipe, splits)
         findings = examine_splits(splits, tokenizer, recipe.text.max_length)
         for line in summarize(findings):
             say(f"  {line}", main_process=main)
@@ -81,8 +80,9 @@ def train(
         if isinstance(recipe.model, MajorityFloor | TfidfFloor):
             cost = _train_floor(recipe.model, recipe, splits, run)
         else:
+            assert model is not None
             assert tokenizer is not None
-            cost = _train_model(recipe.model, recipe, splits, tokenizer, run, accelerator, goes_on=goes_on)
+            cost = _train_model(model, tokenizer, recipe, splits, run, accelerator, goes_on=goes_on)
         if main:
             run.write_json(run.scores_file, {**run.scores(), "cost": cost})
             run.write_json(run.environment_file, {**surroundings, "end": environment.now()})
@@ -91,12 +91,25 @@ def train(
     return run
 
 
+def _start(recipe: Recipe, splits: Splits) -> tuple[PreTrainedModel | None, PreTrainedTokenizerBase | None]:
+    """The model with its initial weights and its tokenizer; the floors have neither."""
+    if isinstance(recipe.model, MajorityFloor | TfidfFloor):
+        if recipe.data.text_pair_column:
+            raise UserError("the floors read one text: leave data.text_pair_column out, or choose another model.family")
+        return None, None
+    tokenizer = build_tokenizer(recipe, splits)
+    attention = recipe.model.attn_implementation if isinstance(recipe.model, EncoderModel) else "eager"
+    set_seed(recipe.seed)  # what was drawn before must not matter to the initial weights
+    model = build_model(recipe.model, splits.labels, tokenizer, recipe.text.max_length, attention)
+    if recipe.task == "rate":
+        start_at(model, float(label_array(splits.train).mean()))
+    return model, match_inputs(tokenizer, model)
+
+
 def _train_floor(
     model: MajorityFloor | TfidfFloor, recipe: Recipe, splits: Splits, run: RunDirectory
 ) -> dict[str, Any]:
     """Fit and score a floor; returns what it cost."""
-    if recipe.data.text_pair_column:
-        raise UserError("the floors read one text: leave data.text_pair_column out, or choose another model.family")
     started = time.monotonic()
     floor = Floor(model, column(splits.train, "text"), label_array(splits.train), len(splits.labels))
     training_seconds = time.monotonic() - started
@@ -118,10 +131,10 @@ def _train_floor(
 
 
 def _train_model(
-    model_recipe: EncoderModel | RecurrentModel,
+    raw_model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     recipe: Recipe,
     splits: Splits,
-    tokenizer: PreTrainedTokenizerBase,
     run: RunDirectory,
     accelerator: Accelerator,
     *,
@@ -129,11 +142,6 @@ def _train_model(
 ) -> dict[str, Any]:
     """Train, keep and score a neural model; returns what it cost."""
     main = accelerator.is_main_process
-    set_seed(recipe.seed)  # what was drawn before must not matter to the initial weights
-    raw_model = build_model(model_recipe, splits.labels, tokenizer, recipe.text.max_length, _attention(model_recipe))
-    if recipe.task == "rate":
-        start_at(raw_model, float(label_array(splits.train).mean()))
-    tokenizer = match_inputs(tokenizer, raw_model)
     sampling = recipe.text.subword_sampling_alpha is not None
     encoded = {
         split: tasks.encode(splits[split], tokenizer, recipe.text.max_length, keep_text=sampling and split == "train")
@@ -237,10 +245,6 @@ def _with_label_names(recipe: Recipe, splits: Splits) -> Recipe:
     if recipe.data.labels is not None or recipe.task == "rate":
         return recipe
     return with_values(recipe, data={"labels": splits.label_values})
-
-
-def _attention(model: EncoderModel | RecurrentModel) -> str:
-    return model.attn_implementation if isinstance(model, EncoderModel) else "eager"
 
 
 def _parameter_count(model: nn.Module) -> int:
