@@ -343,10 +343,6 @@ class Recipe(BaseModel):
             raise ValueError(
                 f"training.metric_for_best_model {metric} is none of task {self.task}'s: {', '.join(allowed)}"
             )
-        if self.data.text_pair_column and isinstance(self.model, MajorityFloor | TfidfFloor):
-            raise ValueError(
-                "the floors read one text; leave data.text_pair_column out, or choose another model.family"
-            )
         if self.task == "rate" and self.data.labels is not None:
             raise ValueError("task rate learns numbers; leave data.labels out")
         return self

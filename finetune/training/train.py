@@ -18,6 +18,7 @@ from finetune import tasks
 from finetune.data import Splits, load_splits
 from finetune.data.splits import column, id_array, label_array
 from finetune.doctor import examine_splits, summarize
+from finetune.errors import UserError
 from finetune.evaluation import compute_metrics, describe_scores, predict_outputs, predictions_of, record_scores
 from finetune.models import Floor, build_model, match_inputs, start_at
 from finetune.progress import ProgressBar, say

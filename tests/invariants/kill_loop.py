@@ -25,6 +25,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import psutil
+from kobert_standin import write_split_layout
 from reviews import MODELS, write_csv, write_ratings
 
 from finetune.recipe import dump_recipe, parse_recipe
@@ -38,6 +39,8 @@ class Variant:
     training: dict[str, Any] = field(default_factory=dict)
     processes: int = 1
     task: str = "classify"
+    sampling: bool = False
+    """Subword sampling, with a tokenizer in KoBERT's layout."""
 
 
 VARIANTS = {
@@ -51,6 +54,7 @@ VARIANTS = {
     "bf16": Variant("encoder", {"mixed_precision": "bf16"}),
     "workers": Variant("lstm", {"dataloader_num_workers": 2}),
     "rate": Variant("bigru-max", task="rate"),
+    "sampling": Variant("encoder", {"dataloader_num_workers": 2}, sampling=True),
     "two-processes": Variant("bilstm-stacked", {}, processes=2),
     "two-processes-accumulation": Variant("encoder", {"micro_batch_size": 4}, processes=2),
 }
@@ -70,12 +74,16 @@ def write_recipe(directory: Path, variant: Variant) -> Path:
         **variant.training,
     }
     write_rows = write_csv if variant.task == "classify" else write_ratings
+    text: dict[str, Any] = {"vocabulary_size": 300, "max_length": 32}
+    if variant.sampling:
+        layout = write_split_layout(directory / "tokenizer")
+        text = {"tokenizer_name_or_path": str(layout), "subword_sampling_alpha": 0.2, "max_length": 32}
     recipe = parse_recipe(
         {
             "name": "run",
             "task": variant.task,
             "data": {"train_file": str(write_rows(directory / "reviews.csv", 400))},
-            "text": {"vocabulary_size": 300, "max_length": 32},
+            "text": text,
             "model": {**MODELS[variant.model], "dropout": 0.2},
             "training": training,
             "evaluation": {"bootstrap_samples": 100},
