@@ -128,8 +128,7 @@ class Text(BaseModel):
     max_length: PositiveInteger = 128
     """Texts are cut to this many tokens, special tokens included."""
     subword_sampling_alpha: float | None = Field(default=None, gt=0, le=1)
-    """Draw the segmentation of training texts anew in every epoch, with SentencePiece's alpha: smaller is more varied
-    (KoBERT's authors recommend it against faulty spacing; 0.2 is usual). Needs a Unigram tokenizer such as KoBERT's."""
+    """Segment training texts by chance, anew in each epoch, with this alpha (0.2, say); for a Unigram such as KoBERT's."""
 
 
 class EncoderSizes(BaseModel):
