@@ -128,7 +128,7 @@ class Text(BaseModel):
     max_length: PositiveInteger = 128
     """Texts are cut to this many tokens, special tokens included."""
     subword_sampling_alpha: float | None = Field(default=None, gt=0, le=1)
-    """Segment training texts by chance, anew in each epoch, with this alpha (0.2, say); for a Unigram such as KoBERT's."""
+    """Segment training texts by chance, anew each epoch, with this alpha (0.2, say); for a Unigram such as KoBERT's."""
 
 
 class EncoderSizes(BaseModel):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from finetune.errors import UserError
 from finetune.recipe import (
     dump_recipe,
+    find_recipe,
     load_recipe,
     parse_recipe,
     recipe_fields,
@@ -121,6 +122,10 @@ def test_unreadable_yaml_is_refused_with_its_line(tmp_path, text, message):
     assert message in refusal(write(tmp_path, text))
 
 
+def test_the_words_of_a_shipped_name_may_stand_in_any_order():
+    assert find_recipe("kobert-nsmc") == find_recipe("nsmc-kobert")
+
+
 def test_an_unknown_recipe_is_refused_with_the_nearest_name():
     assert "did you mean nsmc-lstm?" in refusal("nsmc-lstn")
 
@@ -167,7 +172,7 @@ def test_load_of_dump_is_the_same_recipe(tmp_path_factory, labels, column, rate,
 
 def test_every_shipped_recipe_loads_renders_and_names_its_command():
     recipes = shipped_recipes()
-    assert len(recipes) >= 14
+    assert len(recipes) >= 23
     for name, path in recipes.items():
         recipe = load_recipe(name)
         assert recipe.name == name
