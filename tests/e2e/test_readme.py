@@ -10,7 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from checkpoints import write_checkpoint
 from reviews import review_rows
+from transformers import pipeline
 
 from finetune.cli import main
 
@@ -71,6 +73,20 @@ def test_the_doctor_and_ratings(tmp_path, monkeypatch, capsys):
     for name in ("stars", "stars-mean", "stars-tfidf"):
         scores = json.loads((tmp_path / "runs" / name / "scores.json").read_text(encoding="utf-8"))
         assert "rmse" in scores["splits"]["test"]["metrics"]
+
+
+def test_the_kobert_command_with_a_standin_for_what_lies_on_the_hub(tmp_path):
+    """The command as it stands, its data and its checkpoint replaced by small ones in the same layout."""
+    line = next(line for line in README.splitlines() if line.startswith("    finetune train nsmc-kobert"))
+    checkpoint = write_checkpoint(tmp_path / "kobert", "kobert")
+    data = tmp_path / "reviews.csv"
+    rows = [f"{number},{text},{int(label == 'positive')}" for number, (text, label) in enumerate(review_rows(120))]
+    data.write_text("\n".join(["id,document,label", *rows]) + "\n", encoding="utf-8")
+    source = f"{{train_file: {data}, id_column: id, text_column: document, labels: {{0: negative, 1: positive}}}}"
+    overrides = ["--model.model_name_or_path", str(checkpoint), "--data", source, "--text.max_length", "64"]
+    assert main([*shlex.split(line)[1:], *overrides, "--output_dir", str(tmp_path / "runs")]) == 0
+    answers = pipeline("text-classification", model=str(tmp_path / "runs" / "nsmc-kobert" / "model"), device="cpu")
+    assert answers("정말 재미있다")[0]["label"] in ("negative", "positive")
 
 
 def test_every_file_and_recipe_that_it_names_exists():
