@@ -413,15 +413,15 @@ def find_recipe(name_or_path: str) -> Path:
         return path
     if name_or_path in shipped:
         return shipped[name_or_path]
+    if path.is_dir():
+        if (path / "recipe.yaml").is_file():
+            return path / "recipe.yaml"
+        raise UserError(f"{name_or_path} is a directory; give a recipe file in it, or a run directory")
     # nsmc-kobert or kobert-nsmc: nobody remembers which.
     words = sorted(name_or_path.split("-"))
     same_words = [recipe for name, recipe in shipped.items() if sorted(name.split("-")) == words]
     if len(same_words) == 1:
         return same_words[0]
-    if path.is_dir():
-        if (path / "recipe.yaml").is_file():
-            return path / "recipe.yaml"
-        raise UserError(f"{name_or_path} is a directory; give a recipe file in it, or a run directory")
     near = difflib.get_close_matches(name_or_path, shipped, n=1)
     hint = f"; did you mean {near[0]}?" if near else "; `finetune recipes` lists the shipped ones"
     raise UserError(f"no recipe file and no shipped recipe named {name_or_path!r}{hint}")

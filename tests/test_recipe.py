@@ -122,8 +122,12 @@ def test_unreadable_yaml_is_refused_with_its_line(tmp_path, text, message):
     assert message in refusal(write(tmp_path, text))
 
 
-def test_the_words_of_a_shipped_name_may_stand_in_any_order():
+def test_the_words_of_a_shipped_name_may_stand_in_any_order(tmp_path, monkeypatch):
     assert find_recipe("kobert-nsmc") == find_recipe("nsmc-kobert")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "kobert-nsmc").mkdir()
+    (tmp_path / "kobert-nsmc" / "recipe.yaml").write_text(MINIMAL)
+    assert find_recipe("kobert-nsmc") == Path("kobert-nsmc/recipe.yaml")
 
 
 def test_an_unknown_recipe_is_refused_with_the_nearest_name():

@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from finetune.errors import UserError
-from finetune.models.encoder import build_encoder, head, max_positions
+from finetune.models.encoder import LOADING_ERRORS, build_encoder, head, max_positions
 from finetune.models.floors import Floor
 from finetune.models.recurrent import RecurrentConfig, RecurrentForSequenceClassification
 from finetune.recipe import EncoderModel, RecurrentModel
@@ -54,8 +54,11 @@ def build_model(
 def start_at(model: PreTrainedModel, rating: float) -> None:
     """Let a new head begin at `rating`, the mean of the training rows, rather than learn it a small step at a time."""
     heads = [module for module in model.modules() if isinstance(module, nn.Linear) and module.out_features == 1]
-    with torch.no_grad():
-        heads[-1].bias.fill_(rating)
+    bias = heads[-1].bias
+    # New heads begin at zero; one that is not has been trained for ratings already.
+    if bias is not None and not bias.any():
+        with torch.no_grad():
+            bias.fill_(rating)
 
 
 def match_inputs(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> PreTrainedTokenizerBase:
@@ -65,10 +68,12 @@ def match_inputs(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> 
     two. ALBERT has two, and its tokenizer class keeps them to itself. Classes of that kind decide anew whenever they
     are loaded; a plain fast tokenizer keeps what is decided here.
     """
-    has_two = "token_type_ids" in inspect.signature(model.forward).parameters
-    has_two = has_two and getattr(model.config, "type_vocab_size", 2) >= 2
-    others = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
-    names = [*others, "token_type_ids"] if has_two else others
+    names = list(tokenizer.model_input_names)
+    types = getattr(model.config, "type_vocab_size", None)
+    if "token_type_ids" not in inspect.signature(model.forward).parameters or (types is not None and types < 2):
+        names = [name for name in names if name != "token_type_ids"]
+    elif types is not None and "token_type_ids" not in names:
+        names.append("token_type_ids")
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if set(names) == set(tokenizer.model_input_names) or backend is None:
         tokenizer.model_input_names = names
@@ -93,5 +98,5 @@ def load_model(name_or_path: str | Path, revision: str | None = None) -> PreTrai
         return AutoModelForSequenceClassification.from_pretrained(
             str(name_or_path), revision=revision, dtype=torch.float32
         )
-    except (OSError, ValueError) as error:
+    except LOADING_ERRORS as error:
         raise UserError(f"model {str(name_or_path)!r}: {' '.join(str(error).split())}") from None

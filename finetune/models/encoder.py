@@ -1,9 +1,11 @@
 """BERT-family encoders with a classification head: fine-tuned from a checkpoint, or from random weights."""
 
+import pickle
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
@@ -34,6 +36,8 @@ _DROPOUT_NAMES = (
     "seq_classif_dropout",
     "summary_last_dropout",
 )
+LOADING_ERRORS = (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError)
+"""What loading a checkpoint raises: not there, not reachable, not of this kind, damaged."""
 _UNUSED_ROWS = 256
 """Embeddings are often padded to a round number of rows; DeBERTa-v3 has 99 more than its tokenizer has tokens."""
 
@@ -54,7 +58,7 @@ def build_encoder(
 ) -> PreTrainedModel:
     """An encoder that gives one logit per label, or, without labels, one rating.
 
-    Its head (from scratch: all of it) is drawn from torch's seed.
+    Its head (from scratch: all of it) is drawn from torch's seed, unless the checkpoint has one for as many labels.
 
     Raises:
         UserError: the checkpoint cannot be had, or is too small for `max_length` or for the tokenizer.
@@ -86,11 +90,11 @@ def build_encoder(
             attn_implementation=_attention(config, attention, name),
             # A checkpoint may be stored in half precision; training in it loses small updates.
             dtype=torch.float32,
-            # A head of another task has another number of labels; it is drawn anew.
+            # A head for another number of labels is drawn anew.
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError) as error:
+    except LOADING_ERRORS as error:
         raise UserError(f"model {name!r}: {' '.join(str(error).split())}") from None
     _check_weights(encoder, loading, name)
     _check_tokenizer(encoder, tokenizer, name)
@@ -102,10 +106,11 @@ def build_encoder(
 
 def max_positions(model: PreTrainedModel) -> int | None:
     """The longest sequence that a model has positions for, in tokens; None where its configuration does not say."""
-    table = _position_table(model)
-    if table is None:
-        return getattr(model.config, "max_position_embeddings", None)
-    return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
+    table, configured = _position_table(model), getattr(model.config, "max_position_embeddings", None)
+    limits = [configured] if configured is not None and configured > 0 else []  # XLNet says -1
+    if table is not None:
+        limits.append(table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1))
+    return min(limits, default=None)
 
 
 def _position_table(model: PreTrainedModel) -> nn.Embedding | None:
@@ -119,7 +124,7 @@ def _position_table(model: PreTrainedModel) -> nn.Embedding | None:
 def _check_label_order(config: PreTrainedConfig, labels: Sequence[str], name: str) -> None:
     """A head that was trained on the same labels in another order would begin with their meanings exchanged."""
     names: Any = config.id2label or {}
-    own = [str(names[i]) for i in range(len(names))]
+    own = [str(names[i]) for i in sorted(names)]
     theirs, ours = [label.casefold() for label in own], [label.casefold() for label in labels]
     if sorted(theirs) == sorted(ours) and theirs != ours:
         raise UserError(
@@ -152,8 +157,11 @@ def _check_weights(encoder: PreTrainedModel, loading: dict[str, Any], name: str)
 
 
 def _check_tokenizer(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
-    embeddings: Any = encoder.get_input_embeddings()
-    rows: int = embeddings.num_embeddings
+    try:
+        embeddings: Any = encoder.get_input_embeddings()
+    except NotImplementedError:
+        return  # CANINE reads characters
+    rows = len(embeddings.weight)
     if len(tokenizer) > rows or rows - len(tokenizer) > max(_UNUSED_ROWS, rows // 20):
         raise UserError(
             f"the tokenizer has {len(tokenizer):,} tokens, {name} embeds {rows:,}; they do not belong together"

@@ -81,11 +81,15 @@ def _check_kobert(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
 
 def _words(vocabulary: Sequence[str]) -> dict[str, str]:
     """The tokens that are whole Hangul words, or begin one, each with its text."""
-    if any(token.startswith("▁") for token in vocabulary):
-        starts = {token: token[1:] for token in vocabulary if token.startswith("▁")}
-    else:
-        starts = {token: token for token in vocabulary}  # the others of WordPiece begin with ##
-    return {token: text for token, text in starts.items() if _SYLLABLES.fullmatch(text)}
+    marked = {
+        "▁": {token: token[1:] for token in vocabulary if token.startswith("▁")},
+        "</w>": {token: token.removesuffix("</w>") for token in vocabulary if token.endswith("</w>")},
+    }
+    for words in marked.values():
+        # A single ▁ is a character as any other.
+        if len(words) > len(vocabulary) / 20:
+            return {token: text for token, text in words.items() if _SYLLABLES.fullmatch(text)}
+    return {token: token for token in vocabulary if _SYLLABLES.fullmatch(token)}  # WordPiece's others begin with ##
 
 
 def _check_words(tokenizer: PreTrainedTokenizerBase, name: str, words: dict[str, str], ids: dict[str, int]) -> None:

@@ -14,9 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-from google.protobuf.message import DecodeError
-from sentencepiece import sentencepiece_model_pb2
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
@@ -74,7 +73,16 @@ def _begins_with_specials(vocabulary: Sequence[str]) -> bool:
     return list(vocabulary[: len(SPECIAL_TOKENS)]) == list(SPECIAL_TOKENS.values())
 
 
-def _read_model(file: Path) -> sentencepiece_model_pb2.ModelProto:
+def _read_model(file: Path) -> Any:
+    """The `ModelProto` of a SentencePiece model."""
+    # Here and not above: with a protobuf older than SentencePiece's the import fails, and few models need it.
+    from google.protobuf.message import DecodeError
+    from google.protobuf.runtime_version import VersionError
+
+    try:
+        from sentencepiece import sentencepiece_model_pb2
+    except VersionError as error:
+        raise UserError(f"{file}: cannot be read; pip install --upgrade protobuf ({error})") from None
     model = sentencepiece_model_pb2.ModelProto()
     try:
         model.ParseFromString(file.read_bytes())
@@ -82,9 +90,9 @@ def _read_model(file: Path) -> sentencepiece_model_pb2.ModelProto:
         raise UserError(f"{file.parent}: none of KoBERT's tokenizer files is there ({OWN_LAYOUT[0]})") from None
     except DecodeError:
         raise UserError(f"{file}: not a SentencePiece model, or damaged; download it again") from None
-    if not model.pieces or not model.normalizer_spec.precompiled_charsmap:
+    if not model.pieces:
         # A pointer file of Git LFS parses as an empty model on occasion.
-        raise UserError(f"{file}: no pieces or no character map in it; download it again")
+        raise UserError(f"{file}: no pieces in it; download it again")
     return model
 
 
@@ -92,7 +100,7 @@ def _read_own_layout(file: Path) -> _Pieces:
     model = _read_model(file)
     if not _begins_with_specials([piece.piece for piece in model.pieces]):
         raise UserError(f"{file}: does not begin with {' '.join(SPECIAL_TOKENS.values())}, so it is not KoBERT's")
-    return _Pieces([(piece.piece, piece.score) for piece in model.pieces], model.normalizer_spec.precompiled_charsmap)
+    return _Pieces([(piece.piece, piece.score) for piece in model.pieces], _character_map(model, file))
 
 
 def _read_split_layout(file: Path) -> _Pieces:
@@ -109,16 +117,21 @@ def _read_split_layout(file: Path) -> _Pieces:
     if not _begins_with_specials(vocabulary) or strange or len(set(vocabulary)) != len(vocabulary):
         why = f"{strange[0]!r} is no piece of it" if strange else "its special tokens are not KoBERT's"
         raise UserError(f"{vocabulary_file} does not belong to {file.name}: {why}; take both from one place")
-    return _Pieces(
-        [(token, scores.get(token, 0.0)) for token in vocabulary], model.normalizer_spec.precompiled_charsmap
-    )
+    return _Pieces([(token, scores.get(token, 0.0)) for token in vocabulary], _character_map(model, file))
+
+
+def _character_map(model: Any, file: Path) -> bytes:
+    if not model.normalizer_spec.precompiled_charsmap:
+        raise UserError(f"{file}: no character map in it, so it is not KoBERT's; download it again")
+    return model.normalizer_spec.precompiled_charsmap
 
 
 def _read_vocabulary(file: Path) -> list[str]:
     try:
         text = file.read_text(encoding="utf-8")
-        return json.loads(text)["idx_to_token"] if file.suffix == ".json" else text.removesuffix("\n").split("\n")
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError):
+        tokens = json.loads(text)["idx_to_token"] if file.suffix == ".json" else text.removesuffix("\n").split("\n")
+        return list(map(str, tokens))
+    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError):
         raise UserError(f"{file}: not a vocabulary of KoBERT's, or damaged; download it again") from None
 
 

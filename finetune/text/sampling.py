@@ -8,6 +8,7 @@ or one with more processes, draws the same.
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -95,18 +96,22 @@ class SubwordSampler:
         Raises:
             UserError: the tokenizer is no Unigram.
         """
-        vocabulary: list[tuple[str, float]] = unigram_of(tokenizer)["vocab"]
-        backend: Tokenizer = tokenizer.backend_tokenizer
-        special = set(tokenizer.all_special_tokens)
+        unigram = unigram_of(tokenizer)
+        vocabulary: list[tuple[str, float]] = unigram["vocab"]
+        special = {vocabulary[unigram["unk_id"]][0], *tokenizer.all_special_tokens}
         self._lattice = Lattice({piece: score for piece, score in vocabulary if piece not in special}, alpha)
         self._seed = seed
         self._names = tokenizer.model_input_names
-        self._normalizer, self._pre_tokenizer = backend.normalizer, backend.pre_tokenizer
+        self._plain = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+        added = [re.escape(token) for token in tokenizer.get_added_vocab()]
+        self._added = re.compile("|".join(added)) if added else None
         # From drawn pieces to a row as any other: special tokens, token types and truncation are the tokenizer's own.
         ids = {piece: number for number, (piece, _) in enumerate(vocabulary)}
-        self._assembler = Tokenizer(models.WordLevel(ids, unk_token=tokenizer.unk_token))
-        self._assembler.post_processor = backend.post_processor
-        self._assembler.enable_truncation(max_length, direction=tokenizer.truncation_side)
+        self._assembler = Tokenizer(models.WordLevel(ids, unk_token=vocabulary[unigram["unk_id"]][0]))
+        self._assembler.post_processor = self._plain.post_processor
+        for backend in (self._plain, self._assembler):
+            backend.no_padding()
+            backend.enable_truncation(max_length, direction=tokenizer.truncation_side)
 
     def encode(self, columns: Mapping[str, Sequence[Any]], rows: Sequence[int], epoch: int) -> dict[str, Any]:
         """`columns` (text, perhaps text_pair, label) of `rows` -> what `tasks.encode` gives of them, with new ids."""
@@ -119,27 +124,33 @@ class SubwordSampler:
         return {**{name: columns[name] for name in columns if name not in names}, **found}
 
     def _encode(self, texts: Sequence[str], row: int, epoch: int) -> Encoding:
+        if self._added is not None and any(map(self._added.search, texts)):
+            # Added tokens, and special ones in the text, are found before anything is cut: those few rows as they are.
+            return self._plain.encode(texts[0], texts[1] if len(texts) == 2 else None)
         generator = np.random.default_rng([self._seed, epoch, row])
-        first, *second = [self._lattice.draw(self._prepare(text), generator) for text in texts]
+        first, *second = [
+            [piece for word in self._words(text) for piece in self._lattice.draw(word, generator)] for text in texts
+        ]
         return self._assembler.encode(first, second[0] if second else None, is_pretokenized=True)
 
-    def _prepare(self, text: str) -> str:
-        """The text as the tokenizer's model sees it: normalised, with spaces as ▁."""
-        normal = self._normalizer.normalize_str(text) if self._normalizer is not None else text
-        if self._pre_tokenizer is None:
-            return normal
-        return "".join(word for word, _ in self._pre_tokenizer.pre_tokenize_str(normal))
+    def _words(self, text: str) -> list[str]:
+        """What the tokenizer's model sees of a text: normalised, with spaces as ▁, cut where no piece may cross."""
+        normalizer, pre_tokenizer = self._plain.normalizer, self._plain.pre_tokenizer
+        normal = normalizer.normalize_str(text) if normalizer is not None else text
+        return [word for word, _ in pre_tokenizer.pre_tokenize_str(normal)] if pre_tokenizer is not None else [normal]
 
 
 def unigram_of(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     """A tokenizer's Unigram model as it is saved: `vocab` with (piece, log probability) by id, and `unk_id`.
 
     Raises:
-        UserError: the tokenizer is no Unigram.
+        UserError: the tokenizer is no Unigram, or one that spells unknown characters in bytes.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     model: dict[str, Any] = json.loads(backend.to_str())["model"] if backend is not None else {}
     kind = model.get("type", type(tokenizer).__name__)
     if kind != "Unigram":
         raise UserError(f"text.subword_sampling_alpha needs a Unigram tokenizer, such as KoBERT's; this one is {kind}")
+    if model.get("byte_fallback") or model.get("unk_id") is None:
+        raise UserError("text.subword_sampling_alpha needs a Unigram with an unknown token, without byte fallback")
     return model

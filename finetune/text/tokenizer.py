@@ -13,6 +13,8 @@ from finetune.text.canary import check_tokenizer
 from finetune.text.sampling import unigram_of
 from finetune.text.vocabulary import train_tokenizer
 
+_FAST = "tokenizer.json"
+
 
 def load_tokenizer(name_or_path: str, revision: str | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer of a Hub model or a local directory; KoBERT's is built from its original files.
@@ -36,15 +38,15 @@ def load_tokenizer(name_or_path: str, revision: str | None = None) -> PreTrained
 
 def _kobert_directory(name_or_path: str, revision: str | None) -> Path | None:
     """Where a checkpoint has tokenizer files in one of KoBERT's layouts: its directory, or the Hub's cache of them."""
-    path = Path(name_or_path).expanduser()
-    if path.is_dir():
-        # What was saved as a fast tokenizer is complete, and may have tokens added to it.
-        return path if not (path / "tokenizer.json").exists() and kobert.is_kobert(path) else None
-    try:
-        directory = Path(snapshot_download(name_or_path, revision=revision, allow_patterns=list(kobert.FILES)))
-    except (OSError, ValueError):
-        return None  # no such model, or no way to it: the tokenizer's own loading says which
-    return directory if kobert.is_kobert(directory) else None
+    directory = Path(name_or_path).expanduser()
+    if not directory.is_dir():
+        files = [_FAST, *kobert.FILES]
+        try:
+            directory = Path(snapshot_download(name_or_path, revision=revision, allow_patterns=files))
+        except (OSError, ValueError):
+            return None  # no such model, or no way to it: the tokenizer's own loading says which
+    # What was saved as a fast tokenizer is complete, and may have tokens added to it.
+    return directory if not (directory / _FAST).exists() and kobert.is_kobert(directory) else None
 
 
 def build_tokenizer(recipe: Recipe, splits: Splits) -> PreTrainedTokenizerBase:

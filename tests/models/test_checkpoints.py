@@ -4,6 +4,7 @@ refused in one line.
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -19,7 +20,7 @@ from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, pipeli
 from finetune import tasks
 from finetune.cli import main
 from finetune.errors import UserError
-from finetune.models import build_model, load_model, match_inputs, max_positions
+from finetune.models import build_model, load_model, match_inputs, max_positions, start_at
 from finetune.recipe import EncoderModel
 from finetune.text import load_tokenizer
 from finetune.training import train
@@ -134,6 +135,32 @@ def test_a_checkpoint_that_lacks_tensors_of_the_encoder_is_refused(checkpoints, 
     (broken / "model.safetensors").write_bytes((source / "model.safetensors").read_bytes())
     with pytest.raises(UserError, match="tensors of the encoder are missing there or have another shape"):
         build(broken)
+
+
+def test_damaged_weights_and_odd_label_names_end_in_one_line(checkpoints, tmp_path):
+    damaged = tmp_path / "damaged"
+    shutil.copytree(checkpoints["bert"], damaged)
+    (damaged / "model.safetensors").write_bytes((damaged / "model.safetensors").read_bytes()[:5000])
+    with pytest.raises(UserError, match=r"model '.*damaged'"):
+        build(damaged)
+    old = tmp_path / "old"
+    shutil.copytree(checkpoints["kobert"], old)
+    (old / "pytorch_model.bin").write_bytes((old / "pytorch_model.bin").read_bytes()[:5000])
+    with pytest.raises(UserError, match=r"model '.*old'"):
+        build(old)
+    odd = tmp_path / "odd"
+    shutil.copytree(checkpoints["bert"], odd)
+    config = json.loads((odd / "config.json").read_text())
+    (odd / "config.json").write_text(json.dumps({**config, "id2label": {"1": "a", "2": "b"}, "label2id": {}}))
+    assert build(odd)[0].config.id2label == dict(enumerate(LABELS))
+
+
+def test_a_head_that_was_trained_for_ratings_keeps_its_bias(checkpoints):
+    model, _ = build(checkpoints["bert"], labels=[])
+    start_at(model, 7.0)
+    assert model.classifier.bias.item() == 7.0
+    start_at(model, 3.0)
+    assert model.classifier.bias.item() == 7.0
 
 
 def test_a_tokenizer_of_another_model_is_refused(checkpoints, tmp_path):

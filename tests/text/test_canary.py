@@ -6,7 +6,7 @@ import shutil
 import pytest
 from kobert_standin import korean_texts, write_own_layout, write_split_layout
 from reviews import review_rows
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from tokenizers import CharBPETokenizer, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from finetune.cli import main
@@ -65,6 +65,19 @@ def test_letters_that_are_there_and_cannot_be_reached_are_refused():
     check_tokenizer(wordpiece(normalizers.NFC(), texts), "good")
     with pytest.raises(UserError, match="tokenizer 'wrong': ㅋ is in its vocabulary and comes out unknown"):
         check_tokenizer(wordpiece(normalizers.NFKC(), texts), "wrong")
+
+
+def test_a_vocabulary_with_the_space_mark_as_a_character_is_checked_all_the_same():
+    texts = [*korean_texts(), "▁ 영화 ▁ 재미"]
+    check_tokenizer(wordpiece(normalizers.NFC(), texts), "good")
+    with pytest.raises(UserError, match="come out unknown"):
+        check_tokenizer(wordpiece(normalizers.BertNormalizer(lowercase=True), texts), "wrong")
+
+
+def test_end_of_word_marks_are_understood():
+    tokenizer = CharBPETokenizer(unk_token="[UNK]", bert_normalizer=False)
+    tokenizer.train_from_iterator(korean_texts(), vocab_size=1500, special_tokens=["[UNK]"], show_progress=False)
+    check_tokenizer(PreTrainedTokenizerFast(tokenizer_object=tokenizer._tokenizer, unk_token="[UNK]"), "good")
 
 
 @pytest.mark.parametrize("unit", ["word", "character", "subword"])

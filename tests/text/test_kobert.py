@@ -21,6 +21,7 @@ from kobert_standin import (
     write_own_layout,
     write_split_layout,
 )
+from sentencepiece import sentencepiece_model_pb2
 from transformers import AutoTokenizer
 
 from finetune.errors import UserError
@@ -153,6 +154,7 @@ def test_damaged_and_incomplete_files_are_refused_in_one_line(layouts, tmp_path)
     refused("foreign", {split: model, "vocab.txt": foreign}, "'영화관에서는요' is no piece of it")
     refused("order", {split: model, "vocab.txt": "\n".join(tokens[1:]).encode()}, "special tokens are not KoBERT's")
     refused("json", {split: model, "kobertvocab_f38b8a4d6d.json": b"{}"}, "not a vocabulary of KoBERT's")
+    refused("list", {split: model, "kobertvocab_f38b8a4d6d.json": b"[1, 2]"}, "not a vocabulary of KoBERT's")
     refused("cp949", {split: model, "vocab.txt": "영화".encode("cp949")}, "not a vocabulary of KoBERT's")
     refused("truncated", {"spiece.model": own[:-700]}, "damaged; download it again")
     refused("pointer", {"spiece.model": b"version https://git-lfs.github.com/spec/v1\n"}, "download it again")
@@ -163,6 +165,10 @@ def test_a_spiece_model_of_another_family_is_not_kobert(tmp_path):
     (tmp_path / "spiece.model").write_bytes(original_model())  # begins with <unk>, as XLNet's and ALBERT's do
     assert not kobert.is_kobert(tmp_path)
     assert not kobert.is_kobert(tmp_path / "nothing")
+    without_map = sentencepiece_model_pb2.ModelProto.FromString(original_model())
+    without_map.normalizer_spec.precompiled_charsmap = b""
+    (tmp_path / "spiece.model").write_bytes(without_map.SerializeToString())
+    assert not kobert.is_kobert(tmp_path)
 
 
 # --- on the original files --------------------------------------------------------------------------------------------

@@ -12,6 +12,8 @@ import pytest
 import torch
 from kobert_standin import korean_texts, standin_reference, write_own_layout, write_split_layout
 from reviews import small_recipe
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from finetune import tasks
 from finetune.errors import UserError
@@ -157,6 +159,38 @@ def test_a_tokenizer_that_is_no_unigram_is_refused_before_anything_is_written(tm
             train_tokenizer(["가 나"], unit="word", vocabulary_size=20, min_frequency=1, lowercase=False, max_length=8,
                             begin_token=False), 0.1, 0, 8,
         )  # fmt: skip
+
+
+def unigram(pre_tokenizer, **options):
+    pieces = [
+        ("<unk>", 0.0),
+        *((piece, -1.0 - len(piece)) for piece in ("h", "e", "l", "o", "w", "r", "d", "hell", "ow")),
+    ]
+    tokenizer = Tokenizer(models.Unigram(pieces, **{"unk_id": 0, "byte_fallback": False, **options}))
+    tokenizer.pre_tokenizer = pre_tokenizer
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<unk>")
+
+
+def test_no_piece_crosses_the_border_of_a_word():
+    tokenizer = unigram(pre_tokenizers.Whitespace())
+    for ids in draw(tokenizer, ["hello world"] * 200, alpha=0.1):
+        assert "ow" not in tokenizer.convert_ids_to_tokens(ids)
+
+
+def test_added_and_special_tokens_in_a_text_are_what_they_are_elsewhere(tmp_path):
+    tokenizer = load_tokenizer(str(write_own_layout(tmp_path / "own")))
+    tokenizer.add_tokens(["정말루"])
+    texts = ["정말루 재미있다", "재미 [SEP] 있다", "그냥 재미있는 영화였다 ㅋㅋㅋ"]
+    plain = tokenizer(texts)["input_ids"]
+    drawn = [draw(tokenizer, texts, epoch=epoch) for epoch in range(20)]
+    assert all(ids[:2] == plain[:2] for ids in drawn)
+    assert any(ids[2] != plain[2] for ids in drawn)
+
+
+def test_byte_fallback_is_refused():
+    for options in ({"byte_fallback": True}, {"unk_id": None}):
+        with pytest.raises(UserError, match="without byte fallback"):
+            SubwordSampler(unigram(pre_tokenizers.Whitespace(), **options), 0.1, 0, 8)
 
 
 @pytest.mark.parametrize("model", ["encoder", "lstm"])
