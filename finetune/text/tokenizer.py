@@ -1,5 +1,6 @@
 """The tokenizer of a model: loaded with it, or trained for it."""
 
+import json
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
@@ -47,6 +48,17 @@ def _kobert_directory(name_or_path: str, revision: str | None) -> Path | None:
             return None  # no such model, or no way to it: the tokenizer's own loading says which
     # What was saved as a fast tokenizer is complete, and may have tokens added to it.
     return directory if not (directory / _FAST).exists() and kobert.is_kobert(directory) else None
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
+    """Save a tokenizer so that `AutoTokenizer` of transformers 4 and 5 finds it."""
+    tokenizer.save_pretrained(directory)
+    file = directory / "tokenizer_config.json"
+    configuration = json.loads(file.read_text(encoding="utf-8"))
+    if configuration["tokenizer_class"] == "TokenizersBackend":
+        # The new name of PreTrainedTokenizerFast; version 5 knows both, version 4 the old one.
+        configuration["tokenizer_class"] = "PreTrainedTokenizerFast"
+        file.write_text(json.dumps(configuration, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
 def build_tokenizer(recipe: Recipe, splits: Splits) -> PreTrainedTokenizerBase:

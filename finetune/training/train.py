@@ -31,7 +31,7 @@ from finetune.recipe import (
     with_values,
 )
 from finetune.run import RunDirectory
-from finetune.text import SubwordSampler, build_tokenizer
+from finetune.text import SubwordSampler, build_tokenizer, save_tokenizer
 from finetune.training import environment
 from finetune.training.batches import EpochBatches
 from finetune.training.log import TrainingLog
@@ -152,7 +152,7 @@ def _train_model(
     model, state = _fit(raw_model, recipe, encoded, tokenizer, run, accelerator, goes_on=goes_on)
     if main:
         raw_model.save_pretrained(run.model_directory)
-        tokenizer.save_pretrained(run.model_directory)
+        save_tokenizer(tokenizer, run.model_directory)
     scoring_seconds = 0.0
     for split in ("validation", "test"):
         rows = encoded[split] if split in encoded else tasks.encode(splits[split], tokenizer, recipe.text.max_length)
