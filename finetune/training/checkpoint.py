@@ -81,7 +81,10 @@ def list_checkpoints(directory: Path) -> list[Path]:
 def find_checkpoint(directory: Path, say: Callable[[str], None]) -> Path | None:
     """The newest checkpoint that is intact; each damaged one before it is named through `say`."""
     for unfinished in directory.glob(f"{_UNFINISHED}*"):
-        shutil.rmtree(unfinished)
+        if unfinished.is_dir():
+            shutil.rmtree(unfinished)
+        else:  # the best weights are one file
+            unfinished.unlink()
     for checkpoint in list_checkpoints(directory):
         damage = find_damage(checkpoint)
         if damage is None:

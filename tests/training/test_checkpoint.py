@@ -1,8 +1,11 @@
 """Checkpoints: whole or not at all, believed only when intact, never the last good one removed."""
 
 import errno
+import functools
 import json
+import os
 import shutil
+import sys
 
 import pytest
 import torch
@@ -16,7 +19,9 @@ from finetune.training.checkpoint import (
     find_checkpoint,
     find_damage,
     list_checkpoints,
+    load_best_weights,
     load_checkpoint,
+    restore_best_weights,
     save_best_weights,
     save_checkpoint,
 )
@@ -126,6 +131,57 @@ def test_an_unfinished_save_is_no_checkpoint_and_is_cleared_away(tmp_path, train
     shutil.copytree(good, tmp_path / ".unfinished-step-000002")
     assert find_checkpoint(tmp_path, print) == good
     assert [path.name for path in tmp_path.iterdir()] == ["step-000001"]
+
+
+def die_at_line(number, action):
+    """Run `action` in a child that ends, as by SIGKILL, before the given line of the module; its exit code, 0 or 9."""
+    child = os.fork()
+    if child == 0:
+        seen = 0
+
+        def trace(frame, event, _):
+            nonlocal seen
+            if frame.f_code.co_filename != module.__file__:
+                return None
+            seen += event == "line"
+            if seen == number:
+                os._exit(9)
+            return trace
+
+        sys.settrace(trace)
+        action()
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "pruning", "best", "restore", "clearing"])
+def test_a_kill_before_any_line_of_saving_leaves_a_good_checkpoint(tmp_path, trained, kind):
+    later = nn.Linear(4, 3)
+    actions = {
+        "checkpoint": lambda place: save(place, trained, 2),
+        "pruning": lambda place: save(place, trained, 2, keep=1),
+        "best": lambda place: save_best_weights(later, place),
+        "restore": lambda place: restore_best_weights(place / "step-000001"),
+        "clearing": lambda place: find_checkpoint(place, print),
+    }
+    for number in range(1, 1000):
+        place = tmp_path / str(number)
+        save_best_weights(trained[0], place)
+        save(place, trained, 1)
+        if kind == "clearing":
+            (place / ".unfinished-step-000002").mkdir()
+            (place / ".unfinished-best.safetensors").write_bytes(b"half")
+        code = die_at_line(number, functools.partial(actions[kind], place))
+        said = []
+        found = find_checkpoint(place, said.append)
+        assert found in (place / "step-000001", place / "step-000002"), number
+        assert not said, number
+        assert not list(place.glob(".unfinished*")), number
+        load_best_weights(nn.Linear(4, 3), place)
+        shutil.rmtree(place)
+        if code == 0:
+            break
+    assert number > 6
 
 
 @pytest.mark.parametrize(
