@@ -84,8 +84,13 @@ def _open_parts(parts: Path, claim: dict[str, object], output: Path) -> None:
         raise UserError(
             f"{parts} holds chunks of another input or model; remove it, or choose another --output than {output}"
         )
-    parts.mkdir(parents=True, exist_ok=True)
-    manifest.write_text(json.dumps(claim), encoding="utf-8")
+    if not manifest.exists():
+        if parts.exists():
+            shutil.rmtree(parts)  # chunks of whom nobody can say any more, left by a kill while they were removed
+        parts.mkdir(parents=True)
+        temporary = manifest.with_suffix(".unfinished")
+        temporary.write_text(json.dumps(claim), encoding="utf-8")
+        _put(temporary, manifest)
 
 
 def _part(parts: Path, start: int) -> Path:
@@ -95,6 +100,11 @@ def _part(parts: Path, start: int) -> Path:
 def _write_part(table: pa.Table, path: Path) -> None:
     temporary = path.with_suffix(".unfinished")
     pq.write_table(table, temporary)
+    _put(temporary, path)
+
+
+def _put(temporary: Path, path: Path) -> None:
+    """Flush a file to the disk and put it in its place."""
     with temporary.open("rb") as file:
         os.fsync(file.fileno())
     temporary.replace(path)
@@ -119,7 +129,7 @@ def _join(parts: Path, starts: list[int], output: Path) -> None:
             with pyarrow.csv.CSVWriter(temporary, schema, write_options=options) as writer:
                 for table in tables:
                     writer.write_table(table)
-    temporary.replace(output)
+    _put(temporary, output)
 
 
 def _sha256(path: Path) -> str:

@@ -1,8 +1,10 @@
 """Labels for a whole file: every row once, in order, also after the command was killed."""
 
 import json
+import sys
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
@@ -72,6 +74,61 @@ def test_after_a_kill_no_row_is_lost_or_done_twice(run, tmp_path, monkeypatch):
         predict_file(run, source, tmp_path / "out.parquet", chunk_rows=10)
     assert len(written) == len(set(written)) == 6
     assert pq.read_table(tmp_path / "out.parquet").equals(pq.read_table(tmp_path / "undisturbed.parquet"))
+
+
+def test_a_kill_before_any_line_loses_nothing(run, tmp_path):
+    """Every seventh line that the module runs, and each line of its first and last steps."""
+    source = write_csv(tmp_path / "in.csv", 25)
+    predict_file(run, source, tmp_path / "undisturbed.csv", chunk_rows=10)
+    undisturbed = (tmp_path / "undisturbed.csv").read_bytes()
+
+    def killed_at(number, output):
+        """Whether the command got that far."""
+        seen = 0
+
+        def trace(frame, event, _):
+            nonlocal seen
+            if frame.f_code.co_filename != module.__file__:
+                return None
+            seen += event == "line"
+            if seen >= number:
+                raise Crash
+            return trace
+
+        sys.settrace(trace)
+        try:
+            predict_file(run, source, output, chunk_rows=10)
+        except Crash:
+            return True, seen
+        finally:
+            sys.settrace(None)
+        return False, seen
+
+    _, lines = killed_at(10**9, tmp_path / "counted.csv")
+    assert lines > 60
+    for number in {*range(1, lines, 7), *range(12, 40), *range(lines - 25, lines)}:
+        output = tmp_path / f"{number}.csv"
+        killed, _ = killed_at(number, output)
+        assert killed
+        if not output.exists():  # else it was through, but for clearing away
+            predict_file(run, source, output, chunk_rows=10)
+        assert output.read_bytes() == undisturbed
+
+
+def test_chunks_that_nobody_claims_are_cleared_away(run, tmp_path):
+    source = write_csv(tmp_path / "in.csv", 25)
+    predict_file(run, source, tmp_path / "undisturbed.csv", chunk_rows=10)
+    parts = tmp_path / ".out.csv.parts"
+    parts.mkdir()
+    pq.write_table(pq.read_table(_table(tmp_path)), parts / f"{0:012d}.parquet")
+    predict_file(run, source, tmp_path / "out.csv", chunk_rows=10)
+    assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "undisturbed.csv").read_bytes()
+
+
+def _table(directory):
+    """A chunk of something else."""
+    pq.write_table(pa.table({"row": [0], "text": ["of another model"]}), directory / "other.parquet")
+    return directory / "other.parquet"
 
 
 def test_chunks_of_another_input_are_not_mixed_in(run, tmp_path, monkeypatch):
