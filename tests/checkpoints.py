@@ -11,6 +11,7 @@ from kobert_standin import write_own_layout
 from reviews import review_rows
 from sentencepiece import SentencePieceTrainer
 from tokenizers import ByteLevelBPETokenizer, Tokenizer, models, pre_tokenizers, trainers
+from tokenizers.processors import TemplateProcessing
 from transformers import (
     AlbertConfig,
     AlbertForPreTraining,
@@ -141,8 +142,6 @@ def modernbert(directory: Path) -> PreTrainedModel:
     tokenizer.save(str(directory / "raw.json"))
     raw = Tokenizer.from_file(str(directory / "raw.json"))
     (directory / "raw.json").unlink()
-    from tokenizers.processors import TemplateProcessing
-
     raw.post_processor = TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
     )

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
+from line_kill import AtLine
 from reviews import small_recipe, write_csv
 
 from finetune import predict_file as module
@@ -83,26 +84,20 @@ def test_a_kill_before_any_line_loses_nothing(run, tmp_path):
     undisturbed = (tmp_path / "undisturbed.csv").read_bytes()
 
     def killed_at(number, output):
-        """Whether the command got that far."""
-        seen = 0
+        """Whether the command got that far, and how many lines it ran."""
 
-        def trace(frame, event, _):
-            nonlocal seen
-            if frame.f_code.co_filename != module.__file__:
-                return None
-            seen += event == "line"
-            if seen >= number:
-                raise Crash
-            return trace
+        def crash():
+            raise Crash
 
+        trace = AtLine(module.__file__, number, crash)
         sys.settrace(trace)
         try:
             predict_file(run, source, output, chunk_rows=10)
         except Crash:
-            return True, seen
+            return True, trace.seen
         finally:
             sys.settrace(None)
-        return False, seen
+        return False, trace.seen
 
     _, lines = killed_at(10**9, tmp_path / "counted.csv")
     assert lines > 60

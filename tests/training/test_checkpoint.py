@@ -9,6 +9,7 @@ import sys
 
 import pytest
 import torch
+from line_kill import AtLine
 from safetensors import SafetensorError
 from torch import nn
 
@@ -137,18 +138,7 @@ def die_at_line(number, action):
     """Run `action` in a child that ends, as by SIGKILL, before the given line of the module; its exit code, 0 or 9."""
     child = os.fork()
     if child == 0:
-        seen = 0
-
-        def trace(frame, event, _):
-            nonlocal seen
-            if frame.f_code.co_filename != module.__file__:
-                return None
-            seen += event == "line"
-            if seen == number:
-                os._exit(9)
-            return trace
-
-        sys.settrace(trace)
+        sys.settrace(AtLine(module.__file__, number, functools.partial(os._exit, 9)))
         action()
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
