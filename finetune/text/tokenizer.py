@@ -1,8 +1,11 @@
 """The tokenizer of a model: loaded with it, or trained for it."""
 
 import json
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import datasets
 from huggingface_hub import snapshot_download
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
@@ -61,6 +64,19 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
         file.write_text(json.dumps(configuration, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
+@dataclass(frozen=True)
+class _Lines:
+    """The texts of rows as a stream that can be read again: the rows may be more than memory holds."""
+
+    rows: datasets.Dataset
+    columns: list[str]
+
+    def __iter__(self) -> Iterator[str]:
+        for batch in self.rows.iter(batch_size=1000):
+            for name in self.columns:
+                yield from batch[name]
+
+
 def build_tokenizer(recipe: Recipe, splits: Splits) -> PreTrainedTokenizerBase:
     """The tokenizer of a recipe's neural model: named, the checkpoint's own, or trained on the training rows.
 
@@ -79,10 +95,8 @@ def _find_or_train(recipe: Recipe, splits: Splits) -> PreTrainedTokenizerBase:
         return load_tokenizer(text.tokenizer_name_or_path)
     if isinstance(model, EncoderModel) and model.model_name_or_path is not None:
         return load_tokenizer(model.model_name_or_path, model.revision)
-    columns = ["text", "text_pair"] if recipe.data.text_pair_column else ["text"]
     return train_tokenizer(
-        # As a stream: the training rows may be more than memory holds.
-        (line for batch in splits.train.iter(batch_size=1000) for name in columns for line in batch[name]),
+        _Lines(splits.train, ["text", "text_pair"] if recipe.data.text_pair_column else ["text"]),
         unit=text.unit,
         vocabulary_size=text.vocabulary_size,
         min_frequency=text.min_frequency,

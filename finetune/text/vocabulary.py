@@ -1,5 +1,6 @@
 """A vocabulary trained on the training rows: words, characters or subwords, as a fast tokenizer."""
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Literal
 
@@ -28,7 +29,7 @@ def train_tokenizer(
 ) -> PreTrainedTokenizerBase:
     """A tokenizer whose vocabulary comes from `texts` alone; equal texts give an equal vocabulary.
 
-    Every text ends in [SEP], so that no text is empty; with `begin_token` it also begins with [CLS] and a second text
+    `texts` may be read twice, so an iterator will not do. Every text ends in [SEP], so that no text is empty; with `begin_token` it also begins with [CLS] and a second text
     has token type 1, as BERT wants it. The special tokens have the ids 0 to 4 in the order of `SPECIAL_TOKENS`.
     """
     specials = list(SPECIAL_TOKENS.values())
@@ -49,8 +50,10 @@ def train_tokenizer(
     options: dict[str, Any] = {"vocab_size": vocabulary_size, "special_tokens": specials, "show_progress": False}
     if unit == "subword":
         # Half of the vocabulary at most for single characters: rare Hanja and emoji would crowd out the subwords.
+        alphabet = _most_frequent_characters(texts, tokenizer, vocabulary_size // 2)
+        # Left to itself, the trainer chooses by chance among characters that are equally frequent.
         trainer: trainers.Trainer = trainers.BpeTrainer(
-            min_frequency=min_frequency, limit_alphabet=vocabulary_size // 2, **options
+            min_frequency=min_frequency, initial_alphabet=alphabet, limit_alphabet=len(alphabet), **options
         )
     else:
         trainer = trainers.WordLevelTrainer(min_frequency=min_frequency, **options)
@@ -71,3 +74,12 @@ def train_tokenizer(
         model_input_names=inputs,
         **SPECIAL_TOKENS,
     )
+
+
+def _most_frequent_characters(texts: Iterable[str], tokenizer: Tokenizer, limit: int) -> list[str]:
+    """The `limit` most frequent characters of what the model sees; of equally frequent ones those that sort first."""
+    counts: Counter[str] = Counter()
+    for text in texts:
+        for piece, _ in tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text)):
+            counts.update(piece)
+    return sorted(counts, key=lambda character: (-counts[character], character))[:limit]

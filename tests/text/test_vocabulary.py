@@ -44,6 +44,15 @@ def test_equal_texts_give_an_equal_vocabulary_in_another_process(unit):
     assert json.loads(done.stdout) == train(unit).get_vocab()
 
 
+def test_equally_frequent_characters_are_cut_in_one_way():
+    # 300 characters once each, room for 60: which ones stay must not be a matter of chance.
+    texts = [chr(ord("가") + number) for number in range(300)]
+    first = train("subword", texts, vocabulary_size=120, min_frequency=1).get_vocab()
+    for _ in range(5):
+        assert train("subword", texts, vocabulary_size=120, min_frequency=1).get_vocab() == first
+    assert {"가", "깉"} & first.keys() == {"가"}
+
+
 def test_special_tokens_and_templates():
     tokenizer = train("word", begin_token=True)
     assert tokenizer.convert_ids_to_tokens([0, 1, 2, 3, 4]) == ["[UNK]", "[PAD]", "[CLS]", "[SEP]", "[MASK]"]
