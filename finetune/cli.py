@@ -10,7 +10,14 @@ from pathlib import Path
 
 from finetune import __version__
 from finetune.errors import Interrupted, UserError, is_disk_full
-from finetune.recipe import load_recipe, recipe_fields, recipe_for_file, render_recipe, shipped_recipes
+from finetune.recipe import (
+    PRETRAINING_TASKS,
+    load_recipe,
+    recipe_fields,
+    recipe_for_file,
+    render_recipe,
+    shipped_recipes,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -19,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options, rest = parser.parse_known_args(given)
     try:
-        if rest and options.command not in ("train", "doctor"):
+        if rest and options.command not in ("train", "pretrain", "tokenizer", "doctor"):
             raise UserError(f"unknown argument {rest[0]}; `finetune {options.command} --help` lists what there is")
         return int(options.run(options, rest) or 0)
     except UserError as error:
@@ -39,7 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if not is_disk_full(error):
             raise
-        go_on = "; the last good checkpoint is intact: make room, then --resume" if options.command == "train" else ""
+        go_on = (
+            "; the last good checkpoint is intact: make room, then --resume"
+            if options.command in ("train", "pretrain")
+            else ""
+        )
         print(f"finetune: no space left on the disk: {error}{go_on}", file=sys.stderr)
         return 2
 
@@ -85,12 +96,27 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=_field_help(),
     )
-    command.add_argument("recipe", metavar="RECIPE", help="a recipe file, a shipped recipe's name, or a run directory")
-    command.add_argument("--overwrite", action="store_true", help="replace an existing run of this name")
-    command.add_argument(
-        "--resume", action="store_true", help="go on where a stopped or killed run left off; begin where there is none"
+    _add_training_arguments(command)
+
+    command = commands.add_parser(
+        "tokenizer",
+        help="train a tokenizer on a recipe's training rows",
+        usage="finetune tokenizer RECIPE --output DIR [--FIELD VALUE ...]",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="The recipe's text section says which; name DIR as text.tokenizer_name_or_path to use it.",
     )
-    command.set_defaults(run=_train)
+    command.add_argument("recipe", metavar="RECIPE", help="a recipe file or a shipped recipe's name")
+    command.add_argument("--output", required=True, metavar="DIR", help="where the tokenizer goes")
+    command.set_defaults(run=_tokenizer)
+
+    command = commands.add_parser(
+        "pretrain",
+        help="pretrain an encoder on text without labels",
+        usage="finetune pretrain RECIPE [--overwrite | --resume] [--FIELD VALUE ...]",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=_field_help(),
+    )
+    _add_training_arguments(command)
 
     command = commands.add_parser("evaluate", help="score a run or model on a split or a file")
     command.add_argument("model", metavar="RUN|MODEL", help="a run directory, a model directory or a Hub id")
@@ -114,6 +140,15 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--output", required=True, metavar="DIR", help="where the report goes")
     command.set_defaults(run=_compare)
     return parser
+
+
+def _add_training_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("recipe", metavar="RECIPE", help="a recipe file, a shipped recipe's name, or a run directory")
+    command.add_argument("--overwrite", action="store_true", help="replace an existing run of this name")
+    command.add_argument(
+        "--resume", action="store_true", help="go on where a stopped or killed run left off; begin where there is none"
+    )
+    command.set_defaults(run=_train)
 
 
 def _field_help() -> str:
@@ -160,10 +195,31 @@ def _train(options: argparse.Namespace, rest: Sequence[str]) -> None:
     if options.overwrite and options.resume:
         raise UserError("--overwrite and --resume exclude each other: replace the run, or go on with it")
     recipe = load_recipe(options.recipe, parse_overrides(rest))
+    is_pretraining = recipe.task in PRETRAINING_TASKS
+    if is_pretraining != (options.command == "pretrain"):
+        other = "pretrain" if is_pretraining else "train"
+        raise UserError(f"task {recipe.task} is for `finetune {other} {options.recipe}`")
     _quiet_libraries()
     from finetune.training import train
 
     train(recipe, overwrite=options.overwrite, resume=options.resume, command=["finetune", *sys.argv[1:]])
+
+
+def _tokenizer(options: argparse.Namespace, rest: Sequence[str]) -> None:
+    recipe, output = load_recipe(options.recipe, parse_overrides(rest)), Path(options.output)
+    if output.exists():
+        raise UserError(f"{output} exists; choose another --output")
+    _quiet_libraries()
+    from finetune.data import load_splits
+    from finetune.progress import say
+    from finetune.text import build_tokenizer, save_tokenizer
+
+    say(f"{recipe.name}: reading the data")
+    splits = load_splits(recipe.data, recipe.task)
+    say(f"  training on {len(splits.train):,} rows")
+    tokenizer = build_tokenizer(recipe, splits)
+    save_tokenizer(tokenizer, output)
+    print(f"{len(tokenizer):,} tokens -> {output}")
 
 
 def _doctor(options: argparse.Namespace, rest: Sequence[str]) -> None:

@@ -108,8 +108,9 @@ def examine(
         report["splits"][name] = measured
         for finding in _findings_of_split(name, measured, tokenizer, max_length):
             add(finding)
-    for finding in _conflicts(rows, exact):
-        add(finding)
+    if all("label" in split.column_names for split in rows.values()):
+        for finding in _conflicts(rows, exact):
+            add(finding)
     report["overlaps"] = {}
     # Validation rows may be carved from train and choose the weights: for the test both are seen.
     for later, earlier in (("validation", ["train"]), ("test", ["train", "validation"])):

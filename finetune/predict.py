@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from finetune import tasks
 from finetune.data import load_file, load_splits
+from finetune.data.splits import label_array
 from finetune.errors import UserError
 from finetune.evaluation import predict_outputs, record_scores
 from finetune.models import load_model, match_inputs, max_positions
@@ -64,6 +65,11 @@ def load_classifier(run_or_model: str, revision: str | None = None) -> Classifie
     if path.is_dir() and (path / "recipe.yaml").exists():
         run = open_run(path)
         recipe = run.recipe()
+        if recipe.task == "masked_lm":
+            raise UserError(
+                f"{path}: a pretrained model has no labels yet; fine-tune it: finetune train RECIPE "
+                f"--model.model_name_or_path {run.model_directory}"
+            )
         if not run.model_directory.is_dir():
             what = (
                 f"a {recipe.model.family} floor keeps predictions and scores but no model"
@@ -99,7 +105,16 @@ def evaluate_split(run_path: str, split: str) -> dict[str, Any]:
         raise UserError(f"{run_path}: the {split} rows are no longer those of the run; restore the data it names")
     leaked = splits.leaked_test_ids if split == "test" else frozenset()
     probabilities = classifier.classify_rows(splits[split])
-    return record_scores(run, split, splits[split], splits.labels, probabilities, recipe.evaluation, leaked)
+    return record_scores(
+        run,
+        split,
+        splits[split],
+        splits.labels,
+        label_array(splits[split]),
+        probabilities,
+        recipe.evaluation,
+        leaked,
+    )
 
 
 def evaluate_file(
@@ -127,6 +142,5 @@ def evaluate_file(
     changes = {"id_column": None, **{name: value for name, value in columns.items() if value is not None}}
     rows = load_file(data.model_copy(update=changes), file, classifier.task)
     probabilities = classifier.classify_rows(rows)
-    return record_scores(
-        RunDirectory(output), "data", rows, classifier.labels if labels else [], probabilities, evaluation
-    )
+    names = classifier.labels if labels else []
+    return record_scores(RunDirectory(output), "data", rows, names, label_array(rows), probabilities, evaluation)

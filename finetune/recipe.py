@@ -18,6 +18,8 @@ from pydantic.fields import FieldInfo
 from finetune.errors import UserError
 
 EMBEDDED_PREFIX = "embedded:"
+TEXT_FORMATS = (".txt", ".txt.gz", ".txt.xz", ".txt.bz2")
+"""What text files without labels are called: one text a line, and compressed as they come."""
 FILE_FORMATS = {".csv": "csv", ".tsv": "tsv", ".txt": "tsv", ".jsonl": "jsonl", ".json": "jsonl", ".parquet": "parquet"}
 """The formats of local files by suffix."""
 TYPED = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
@@ -42,7 +44,9 @@ PositiveInteger = Annotated[Integer, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
-Task = Literal["classify", "rate"]
+Task = Literal["classify", "rate", "masked_lm"]
+PRETRAINING_TASKS: tuple[Task, ...] = ("masked_lm",)
+"""Tasks that learn from text alone."""
 
 
 class Data(BaseModel):
@@ -68,8 +72,8 @@ class Data(BaseModel):
     """A local file with validation rows; without one, training rows are set aside."""
     test_file: str | None = None
     """A local file with test rows; without one, training rows are set aside."""
-    file_format: Literal["auto", "csv", "tsv", "jsonl", "parquet"] = "auto"
-    """The format of local files; `auto` goes by the file name."""
+    file_format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "text"] = "auto"
+    """The format of local files; `auto` goes by the file name. `text` is one text a line, for `masked_lm` alone."""
     encoding: str = "utf-8"
     """The encoding of CSV, TSV and JSONL files, such as `utf-8` or `cp949`."""
     quoting: Literal["auto", "minimal", "none"] = "auto"
@@ -117,8 +121,8 @@ class Text(BaseModel):
 
     tokenizer_name_or_path: str | None = None
     """A tokenizer to load; without one, the pretrained model's own, or a vocabulary trained on the training rows."""
-    unit: Literal["word", "character", "subword"] = "subword"
-    """The unit of a vocabulary trained here: words, single characters, or subwords (byte-pair encoding)."""
+    unit: Literal["word", "character", "subword", "unigram"] = "subword"
+    """The unit of a vocabulary trained here: words, characters, subwords (byte-pair encoding) or Unigram's subwords."""
     vocabulary_size: PositiveInteger = 8000
     """The largest size of a vocabulary trained here."""
     min_frequency: PositiveInteger = 2
@@ -129,6 +133,17 @@ class Text(BaseModel):
     """Texts are cut to this many tokens, special tokens included."""
     subword_sampling_alpha: float | None = Field(default=None, gt=0, le=1)
     """Segment training texts by chance, anew each epoch, with this alpha (0.2, say); for a Unigram such as KoBERT's."""
+
+
+class Masking(BaseModel):
+    """What `masked_lm` hides of a text, drawn anew in every epoch."""
+
+    model_config = TYPED
+
+    rate: float = Field(default=0.15, gt=0, lt=1)
+    """The share of tokens (or words) to be predicted: 80 % of them show [MASK], 10 % another token, 10 % themselves."""
+    whole_words: bool = False
+    """Choose whole words, all of whose tokens are then predicted, rather than single tokens."""
 
 
 class EncoderSizes(BaseModel):
@@ -280,8 +295,10 @@ class Training(BaseModel):
     """Keep this many checkpoints, the newest; older ones are removed."""
     on_nonfinite: Literal["stop", "skip"] = "stop"
     """What to do at a loss or gradient that is not a number or infinite: stop the run, or skip the step and log it."""
-    metric_for_best_model: Literal["auto", "accuracy", "macro_f1", "loss", "rmse", "mae", "pearson"] = "auto"
-    """The validation metric that chooses the weights that are kept; `auto` is accuracy, or rmse for ratings."""
+    metric_for_best_model: Literal[
+        "auto", "accuracy", "macro_f1", "loss", "rmse", "mae", "pearson", "masked_accuracy", "bits_per_byte"
+    ] = "auto"
+    """The validation metric that chooses the weights kept; `auto` is accuracy, rmse for ratings, loss for masks."""
     early_stopping_patience: PositiveInteger | None = None
     """Stop after this many validations without a better one."""
     logging_steps: PositiveInteger = 10
@@ -294,7 +311,11 @@ class Training(BaseModel):
     """Where to send the training curve besides the log."""
 
 
-BEST_MODEL_METRICS = {"classify": ("accuracy", "macro_f1", "loss"), "rate": ("rmse", "mae", "pearson", "loss")}
+VALIDATION_METRICS = {
+    "classify": ("accuracy", "macro_f1", "loss"),
+    "rate": ("rmse", "mae", "pearson", "loss"),
+    "masked_lm": ("loss", "masked_accuracy", "bits_per_byte"),
+}
 """What validation may choose the weights by; the first is the task's own choice."""
 
 
@@ -323,11 +344,13 @@ class Recipe(BaseModel):
     seed: Integer = 42
     """The seed of initial weights, dropout and the order of batches."""
     task: Task = "classify"
-    """What the model learns: `classify` gives each text one of two or more labels, `rate` a number."""
+    """What the model learns: `classify` gives a text one of its labels, `rate` a number, `masked_lm` hidden tokens."""
     data: Data
     """Where the rows come from."""
     text: Text = Text()
     """How text becomes token ids."""
+    masking: Masking = Masking()
+    """What `masked_lm` hides."""
     model: Model
     """The model and its sizes."""
     training: Training = Training()
@@ -337,13 +360,22 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _fits_the_task(self) -> Self:
-        metric, allowed = self.training.metric_for_best_model, BEST_MODEL_METRICS[self.task]
+        metric, allowed = self.training.metric_for_best_model, VALIDATION_METRICS[self.task]
         if metric not in ("auto", *allowed):
             raise ValueError(
                 f"training.metric_for_best_model {metric} is none of task {self.task}'s: {', '.join(allowed)}"
             )
         if self.task == "rate" and self.data.labels is not None:
             raise ValueError("task rate learns numbers; leave data.labels out")
+        if self.task == "masked_lm":
+            if self.model.family != "encoder":
+                raise ValueError(f"task masked_lm is for encoders; model.family {self.model.family} cannot learn it")
+            if self.data.labels is not None:
+                raise ValueError("task masked_lm needs no labels; leave data.labels out")
+            if self.data.text_pair_column is not None:
+                raise ValueError("task masked_lm reads one text a row; leave data.text_pair_column out")
+        elif self.data.file_format == "text":
+            raise ValueError(f"data.file_format text has no labels, and task {self.task} needs them")
         return self
 
 

@@ -1,9 +1,11 @@
-"""What "classify" and "rate" mean: how rows are encoded and batched, what the loss is, and what a prediction is.
+"""What the tasks mean: how rows are encoded and batched, what the loss is, and what a prediction is.
 
-Labels that are whole numbers are classes, labels that are floats are ratings; a batch says by itself which it holds.
+Labels that are whole numbers are classes, labels that are floats are ratings, and labels for each token are tokens to
+be found; a batch says by itself which it holds.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import datasets
@@ -13,8 +15,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-IGNORED_LABEL = -100
-"""A class that is no target: it adds nothing to the loss and is not counted. For ratings, NaN."""
+from finetune.text.masking import IGNORED_LABEL
+
+_HEADS = (
+    "cls",  # BERT, KoBERT, DeBERTa
+    "lm_head",  # RoBERTa, XLM-R
+    "generator_predictions",  # ELECTRA
+    "vocab_transform",  # DistilBERT
+    "predictions",  # ALBERT
+    "lm_predictions",  # DeBERTa as it was published
+    "head",  # ModernBERT
+)
+"""Where models with a head over the vocabulary keep it (its first module), by architecture."""
 
 
 def encode(
@@ -48,7 +60,7 @@ def lengths(encoded: datasets.Dataset) -> NDArray[np.int64]:
 def collate(columns: Mapping[str, Sequence[Any]], tokenizer: PreTrainedTokenizerBase) -> dict[str, Tensor]:
     """Encoded rows -> keyword arguments of `forward`: input_ids, attention_mask (token_type_ids), labels.
 
-    All but labels are (batch, length); padding is on the right, to the longest row of the batch.
+    All are (batch, length), but labels of whole rows are (batch,); padding is on the right, to the longest row.
     """
     sequences = columns["input_ids"]
     longest = max(len(ids) for ids in sequences)
@@ -64,7 +76,12 @@ def collate(columns: Mapping[str, Sequence[Any]], tokenizer: PreTrainedTokenizer
         for row, types in enumerate(columns["token_type_ids"]):
             token_type_ids[row, : len(types)] = types
         batch["token_type_ids"] = torch.from_numpy(token_type_ids)
-    if "label" in columns:
+    if "label" in columns and isinstance(columns["label"][0], Sequence | np.ndarray):
+        labels = np.full(shape, IGNORED_LABEL, dtype=np.int64)
+        for row, targets in enumerate(columns["label"]):
+            labels[row, : len(targets)] = targets
+        batch["labels"] = torch.from_numpy(labels)
+    elif "label" in columns:
         is_rating = isinstance(columns["label"][0], float)
         batch["labels"] = torch.tensor(columns["label"], dtype=torch.float32 if is_rating else torch.long)
     return batch
@@ -78,12 +95,14 @@ def without_targets(labels: Tensor) -> Tensor:
 def loss_sum(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
     """The cross-entropy, or for ratings the squared error, summed over the targets: a scalar, in float32 at least.
 
-    A sum, so that dividing once by the targets of the whole step is exact however the step is cut into batches.
+    A sum (over rows, or over tokens), so that dividing once by the targets of the whole step is exact however the step
+    is cut into batches.
     """
-    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-    logits = model(**inputs).logits
+    logits = _logits(model, batch)
     if logits.dtype in (torch.bfloat16, torch.float16):
         logits = logits.float()
+    if _has_token_targets(batch):
+        return nn.functional.cross_entropy(logits, batch["labels"][_targets(batch)], reduction="sum")
     if batch["labels"].is_floating_point():
         errors = logits.squeeze(-1) - batch["labels"].to(logits.dtype)
         return errors[~errors.isnan()].square().sum()
@@ -92,8 +111,46 @@ def loss_sum(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
 
 def target_count(batch: Mapping[str, Tensor]) -> int:
     """How many targets the batch has."""
+    return int(_targets(batch).sum())
+
+
+def _targets(batch: Mapping[str, Tensor]) -> Tensor:
+    """Which labels are targets, of the labels' shape."""
     labels = batch["labels"]
-    return int((~labels.isnan() if labels.is_floating_point() else labels != IGNORED_LABEL).sum())
+    return ~labels.isnan() if labels.is_floating_point() else labels != IGNORED_LABEL
+
+
+def _has_token_targets(batch: Mapping[str, Tensor]) -> bool:
+    return "labels" in batch and batch["labels"].ndim == 2
+
+
+def _logits(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+    """What the model says of each row, (batch, labels), or of each token that is a target, (targets, vocabulary)."""
+    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+    if not _has_token_targets(batch):
+        return model(**inputs).logits
+    targets = _targets(batch)
+    with _head_sees(model, targets):
+        logits = model(**inputs).logits
+    return logits if logits.ndim == 2 else logits[targets]
+
+
+@contextmanager
+def _head_sees(model: nn.Module, targets: Tensor) -> Iterator[None]:
+    """Let the head over the vocabulary see the targets alone: it costs as much as a small encoder, mostly for naught.
+
+    A hook inside the forward pass, so that DistributedDataParallel around the model does its part.
+    """
+    inner = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+    head = next((getattr(inner, name) for name in _HEADS if hasattr(inner, name)), None)
+    if head is None:
+        yield
+        return
+    hook = head.register_forward_pre_hook(lambda _, inputs: (inputs[0][targets], *inputs[1:]))
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def is_rating(model: nn.Module) -> bool:
@@ -102,11 +159,40 @@ def is_rating(model: nn.Module) -> bool:
     return config.problem_type == "regression"
 
 
+def input_columns(encoded: datasets.Dataset) -> list[str]:
+    """The columns of encoded rows that a model is given; the targets among the tokens are some of them."""
+    of_tokens = isinstance(encoded.features.get("label"), datasets.List)
+    return [name for name in encoded.column_names if name not in ("id", "length") and (name != "label" or of_tokens)]
+
+
+def target_sizes(encoded: datasets.Dataset, bytes_of_tokens: NDArray[np.int64]) -> NDArray[np.int64]:
+    """For each row the tokens that are targets, and the bytes of their text, (n, 2)."""
+    sizes = []
+    for batch in encoded.select_columns(["label"]).with_format("arrow").iter(batch_size=10_000):
+        labels = batch["label"].combine_chunks()
+        values = labels.flatten().to_numpy()
+        are_targets = values != IGNORED_LABEL
+        bytes_of_each = bytes_of_tokens[np.where(are_targets, values, 0)]
+        of_each = np.stack([are_targets, np.where(are_targets, bytes_of_each, 0)])
+        sums = np.concatenate([[[0], [0]], of_each.cumsum(axis=1)], axis=1)
+        ends = np.cumsum(labels.value_lengths().to_numpy())
+        sizes.append(sums[:, ends] - sums[:, ends - labels.value_lengths().to_numpy()])
+    return np.concatenate(sizes, axis=1).T
+
+
 def outputs(model: nn.Module, batch: Mapping[str, Tensor]) -> NDArray[np.float64]:
     """The probability of each label, (batch, labels), or the rating, (batch, 1).
 
-    In float64, so that a confident mistake has a finite loss.
+    Where the batch has targets among its tokens, (batch, 2): their negative log probability in nats, summed over a row,
+    and how many of them were the most probable token. In float64, so that a confident mistake has a finite loss.
     """
-    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-    logits = model(**inputs).logits.double()
-    return (logits if is_rating(model) else logits.softmax(dim=-1)).cpu().numpy()
+    logits = _logits(model, batch).double()
+    if not _has_token_targets(batch):
+        return (logits if is_rating(model) else logits.softmax(dim=-1)).cpu().numpy()
+    targets = _targets(batch)
+    references = batch["labels"][targets]
+    sums = torch.zeros(len(targets), 2, dtype=torch.float64, device=logits.device)
+    losses = nn.functional.cross_entropy(logits, references, reduction="none")
+    rows = targets.nonzero()[:, 0]
+    sums.index_add_(0, rows, torch.stack([losses, (logits.argmax(dim=-1) == references).double()], dim=1))
+    return sums.cpu().numpy()

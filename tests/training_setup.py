@@ -33,9 +33,11 @@ class Setup:
     def fresh_model(self) -> PreTrainedModel:
         """The model with its initial weights, the same at each call."""
         set_seed(self.recipe.seed)
-        return build_model(
-            self.recipe.model, self.splits.labels, self.tokenizer, self.recipe.text.max_length, attention="eager"
-        )
+        return _build(self.recipe, self.splits, self.tokenizer)
+
+
+def _build(recipe: Recipe, splits: Splits, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    return build_model(recipe.model, recipe.task, splits.labels, tokenizer, recipe.text.max_length, attention="eager")
 
 
 def prepare(directory: Path, model: str, rows: int, dropout: float | None = None, **training: Any) -> Setup:
@@ -51,8 +53,7 @@ def prepare(directory: Path, model: str, rows: int, dropout: float | None = None
     recipe = environment.resolve(recipe)
     splits = load_splits(recipe.data)
     tokenizer = build_tokenizer(recipe, splits)
-    model_of_it = build_model(recipe.model, splits.labels, tokenizer, recipe.text.max_length, "eager")
-    tokenizer = match_inputs(tokenizer, model_of_it)
+    tokenizer = match_inputs(tokenizer, _build(recipe, splits, tokenizer))
     encoded = {name: tasks.encode(splits[name], tokenizer, recipe.text.max_length) for name in ("train", "validation")}
     run = RunDirectory(directory / "run")
     run.path.mkdir(exist_ok=True)

@@ -1,11 +1,13 @@
-"""Readers: a Hub data set, a local CSV, TSV, JSONL or Parquet file, or the embedded reviews, all through `datasets`."""
+"""Readers: a Hub data set, a local CSV, TSV, JSONL, Parquet or text file, or the embedded reviews, by `datasets`."""
 
 import csv
 import difflib
 import json
+import lzma
 import os
 import re
 import sys
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import datasets
+import fsspec
 import pyarrow
 
 from finetune.errors import UserError
@@ -70,14 +73,17 @@ def read_file(path: Path, options: FileOptions, columns: Sequence[str]) -> datas
         raise UserError(f"{path} is a directory; name a file in it")
     if path.stat().st_size == 0:
         raise UserError(f"{path}: the file is empty")
-    _refuse_by_first_bytes(path, options.encoding)
-    match _format_of(path, options.file_format):
+    file_format = _format_of(path, options.file_format)
+    _refuse_by_first_bytes(path, options.encoding, compressed=file_format == "text")
+    match file_format:
         case "csv":
             rows = _read_delimited(path, ",", options, quoted=options.quoting != "none", columns=columns)
         case "tsv":
             rows = _read_delimited(path, "\t", options, quoted=options.quoting == "minimal", columns=columns)
         case "jsonl":
             rows = _read_jsonl(path, options.encoding, columns)
+        case "text":
+            rows = _read_text(path, options.encoding)
         case _:
             rows = _build("parquet", path)
             _check_parquet_text(path, rows, columns)
@@ -100,11 +106,15 @@ def _format_of(path: Path, file_format: str) -> str:
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
-def _refuse_by_first_bytes(path: Path, encoding: str) -> None:
+def _refuse_by_first_bytes(path: Path, encoding: str, *, compressed: bool = False) -> None:
+    """Refuse what is plainly no data; `compressed` text is read as it is."""
     with path.open("rb") as file:
         first = file.read(4096)
     for magic, name in _COMPRESSED.items():
         if first.startswith(magic):
+            # The builder reads compressed text as UTF-8 whatever encoding it is given.
+            if compressed and name != "zstd" and _is_utf8(encoding):
+                return
             raise UserError(f"{path} is compressed with {name}; unpack it first")
     if first.startswith(b"\xd0\xcf\x11\xe0") or (first.startswith(b"PK\x03\x04") and path.suffix.lower() == ".xlsx"):
         raise UserError(f"{path} is an Excel workbook; save it as CSV UTF-8 from Excel")
@@ -137,7 +147,7 @@ def _wrong_encoding(path: Path, encoding: str) -> UserError:
     where, broken = str(path), b""
     # A line of UTF-16 or UTF-32 cannot be found by its bytes.
     if not encoding.lower().startswith(("utf-16", "utf-32", "utf_16", "utf_32")):
-        with path.open("rb") as file:
+        with fsspec.open(str(path), "rb", compression="infer") as file:
             for row, line in enumerate(file, start=1):
                 try:
                     line.decode(encoding)
@@ -305,6 +315,24 @@ def _check_record(
 def _json_kind(value: object) -> str:
     kinds = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
     return kinds[type(value)]
+
+
+# --- text -------------------------------------------------------------------------------------------------------------
+
+
+def _read_text(path: Path, encoding: str) -> datasets.Dataset:
+    """One text a line, as the column `text`."""
+    try:
+        with fsspec.open(str(path), "rt", encoding=encoding, compression="infer") as lines:
+            for _ in lines:  # before anything is built, so that a wrong encoding is found by its row
+                pass
+    except LookupError:
+        raise UserError(f"data.encoding: no encoding named {encoding!r}") from None
+    except UnicodeError:
+        raise _wrong_encoding(path, encoding) from None
+    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
+        raise UserError(f"{path}: damaged: {_first_line(error)}; download it again") from None
+    return _build("text", path, encoding="utf-8-sig" if _is_utf8(encoding) else encoding)
 
 
 def _check_parquet_text(path: Path, rows: datasets.Dataset, columns: Sequence[str]) -> None:

@@ -1,4 +1,7 @@
-"""`Splits`: clean, labelled, fingerprinted training, validation and test rows, and an account of them."""
+"""`Splits`: clean, labelled, fingerprinted training, validation and test rows, and an account of them.
+
+Text to pretrain on has no labels; all else is the same.
+"""
 
 import hashlib
 import json
@@ -17,7 +20,7 @@ from numpy.typing import NDArray
 
 from finetune.data.sources import FileOptions, embedded_file, read_file, read_hub
 from finetune.errors import UserError
-from finetune.recipe import EMBEDDED_PREFIX, Data, Task
+from finetune.recipe import EMBEDDED_PREFIX, TEXT_FORMATS, Data, Task
 
 Indices = NDArray[np.int64]
 Keys = NDArray[np.uint64]
@@ -28,8 +31,8 @@ SPLIT_NAMES = ("train", "validation", "test")
 class Splits:
     """Three data sets with the columns id, text, label (and text_pair), and the account of them.
 
-    `label` is an index into `labels`; `label_values` are the values that the data has for them. `leaked_test_ids` are
-    the test rows whose text, after normalisation, also stands among the training or validation rows.
+    `label` is an index into `labels`, or a rating, or missing; `label_values` are the values that the data has for
+    them. `leaked_test_ids` are the test rows whose text, after normalisation, also stands in training or validation.
     """
 
     train: datasets.Dataset
@@ -47,13 +50,13 @@ class Splits:
 def load_splits(data: Data, task: Task = "classify") -> Splits:
     """Read, clean, label and split the rows that a recipe's `data` section describes.
 
-    Where the `task` is to rate, `label` is a number, and there are no label names.
+    Where the `task` is to rate, `label` is a number, and there are no label names; `masked_lm` has no labels at all.
 
     Raises:
         UserError: anything in the data that the user has to mend, with file and row.
     """
     sources = _sources(data)
-    raw = {split: _read(data, source) for split, source in sources.items()}
+    raw = {split: _read(data, task, source) for split, source in sources.items()}
     labels = _targets(data, task, raw["train"], str(sources["train"]))
     rows: dict[str, datasets.Dataset] = {}
     dropped: dict[str, dict[str, int]] = {}
@@ -64,9 +67,9 @@ def load_splits(data: Data, task: Task = "classify") -> Splits:
     limits = (data.max_train_rows, data.max_validation_rows, data.max_test_rows)
     for split, limit in zip(SPLIT_NAMES, limits, strict=True):
         if limit is not None and limit < len(rows[split]):
-            order = stratified_order(label_array(rows[split]), data.split_seed)
+            order = stratified_order(_strata(rows[split]), data.split_seed)
             rows[split] = rows[split].select(np.sort(order[:limit]))
-    names = list(labels.names)
+    names = list(labels.names) if labels is not None else []
     for split in SPLIT_NAMES:
         if len(rows[split]) == 0:
             raise UserError(f"the {split} split has no rows; give more data or another fraction")
@@ -91,7 +94,8 @@ def load_splits(data: Data, task: Task = "classify") -> Splits:
         "set_aside_from_train": [split for split in ("validation", "test") if split not in sources],
         **overlap,
     }  # fmt: skip
-    return Splits(rows["train"], rows["validation"], rows["test"], names, labels.values(), leaked, report)
+    values = labels.values() if labels is not None else {}
+    return Splits(rows["train"], rows["validation"], rows["test"], names, values, leaked, report)
 
 
 def load_rows(data: Data, task: Task = "classify") -> tuple[datasets.Dataset, list[str], dict[str, int]]:
@@ -101,12 +105,12 @@ def load_rows(data: Data, task: Task = "classify") -> tuple[datasets.Dataset, li
         UserError: anything in the file that the user has to mend.
     """
     source = Path(str(data.train_file))
-    raw = _read(data, source)
+    raw = _read(data, task, source)
     labels = _targets(data, task, raw, str(source))
     rows, dropped = _clean(raw, "row", data, labels, str(source))
     if len(rows) == 0:
         raise UserError(f"{source}: no row has a text")
-    return rows, list(labels.names), dropped
+    return rows, list(labels.names) if labels is not None else [], dropped
 
 
 def load_file(data: Data, file: Path, task: Task = "classify") -> datasets.Dataset:
@@ -120,7 +124,7 @@ def load_file(data: Data, file: Path, task: Task = "classify") -> datasets.Datas
         assert data.labels is not None
         names = tuple(dict.fromkeys(data.labels.values()))
         labels = _Labels(names, {value: names.index(name) for value, name in data.labels.items()})
-    rows, _ = _clean(_read(data, file), "data", data, labels, str(file))
+    rows, _ = _clean(_read(data, task, file), "data", data, labels, str(file))
     if len(rows) == 0:
         raise UserError(f"{file}: no row has a text")
     return rows
@@ -149,10 +153,14 @@ def _sources(data: Data) -> dict[str, Path | _HubSplit]:
     return {split: _HubSplit(name, named) for split, named in splits.items() if named is not None}
 
 
-def _read(data: Data, source: Path | _HubSplit) -> datasets.Dataset:
-    columns = [c for c in (data.id_column, data.text_column, data.text_pair_column, data.label_column) if c is not None]
+def _read(data: Data, task: Task, source: Path | _HubSplit) -> datasets.Dataset:
+    label_column = data.label_column if task != "masked_lm" else None
+    columns = [c for c in (data.id_column, data.text_column, data.text_pair_column, label_column) if c is not None]
     if isinstance(source, Path):
-        return read_file(source, FileOptions(data.file_format, data.encoding, data.quoting), columns)
+        # A .txt with labels is a table (NSMC's is); without labels it is text, a line each.
+        is_text = task == "masked_lm" and data.file_format == "auto" and source.name.lower().endswith(TEXT_FORMATS)
+        file_format = "text" if is_text else data.file_format
+        return read_file(source, FileOptions(file_format, data.encoding, data.quoting), columns)
     rows = read_hub(source.name, data.dataset_config_name, data.dataset_revision, source.split)
     for column in columns:
         if column not in rows.column_names:
@@ -203,7 +211,9 @@ class _Ratings:
         return f"the rating {value!r} is no number; mend the row, or set task classify"
 
 
-def _targets(data: Data, task: Task, train: datasets.Dataset, source: str) -> _Labels | _Ratings:
+def _targets(data: Data, task: Task, train: datasets.Dataset, source: str) -> _Labels | _Ratings | None:
+    if task == "masked_lm":
+        return None
     if task == "classify":
         return _label_names(data, train, source)
     ratings = {value for raw in train.unique(data.label_column) if (value := _label_value(raw)) is not None}
@@ -253,15 +263,18 @@ def _label_names(data: Data, train: datasets.Dataset, source: str) -> _Labels:
 
 
 def _clean(
-    dataset: datasets.Dataset, split: str, data: Data, labels: _Labels | _Ratings, source: str
+    dataset: datasets.Dataset, split: str, data: Data, labels: _Labels | _Ratings | None, source: str
 ) -> tuple[datasets.Dataset, dict[str, int]]:
     """Rename the columns, map the labels, drop empty texts; count what was dropped."""
-    first_row = 2 if source.endswith((".csv", ".tsv", ".txt")) else 1
+    first_row = 2 if labels is not None and source.endswith((".csv", ".tsv", ".txt")) else 1
+    kinds = {"id": datasets.Value("string"), "text": datasets.Value("string")}
+    if labels is not None:
+        kinds["label"] = datasets.Value(labels.kind)
+    if data.text_pair_column:
+        kinds["text_pair"] = datasets.Value("string")
 
     def convert(batch: dict[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
-        output: dict[str, list[Any]] = {"id": [], "text": [], "label": []}
-        if data.text_pair_column:
-            output["text_pair"] = []
+        output: dict[str, list[Any]] = {name: [] for name in kinds}
         for position, number in enumerate(numbers):
             texts = [batch[c][position] for c in (data.text_column, data.text_pair_column) if c]
             if any(text is None or not str(text).strip() for text in texts):
@@ -269,23 +282,15 @@ def _clean(
             where = f"{source}, row {number + first_row}"
             if not all(isinstance(text, str) for text in texts):
                 raise UserError(f"{where}: the text is {texts[0]!r}, not text; set data.text_column")
-            value = _label_value(batch[data.label_column][position])
-            if value is None:
-                raise UserError(f"{where}: no label; fill it in or remove the row")
-            target = labels.target(value)
-            if target is None:
-                raise UserError(f"{where}: {labels.refusal(value)}")
+            if labels is not None:
+                output["label"].append(_target(labels, batch[data.label_column][position], where))
             row_id = batch[data.id_column][position] if data.id_column else f"{split}-{number}"
             output["id"].append(str(row_id))
             output["text"].append(texts[0])
-            output["label"].append(target)
             if data.text_pair_column:
                 output["text_pair"].append(texts[1])
         return output
 
-    kinds = {"id": datasets.Value("string"), "text": datasets.Value("string"), "label": datasets.Value(labels.kind)}
-    if data.text_pair_column:
-        kinds["text_pair"] = datasets.Value("string")
     cleaned = dataset.map(
         convert,
         batched=True,
@@ -302,6 +307,16 @@ def _clean(
             row_id = twice[0].as_py()
             raise UserError(f"{source}: the id {row_id!r} in {data.id_column!r} stands twice; ids must be unique")
     return cleaned, {"empty": len(dataset) - len(cleaned)}
+
+
+def _target(labels: _Labels | _Ratings, raw: object, where: str) -> int | float:
+    value = _label_value(raw)
+    if value is None:
+        raise UserError(f"{where}: no label; fill it in or remove the row")
+    target = labels.target(value)
+    if target is None:
+        raise UserError(f"{where}: {labels.refusal(value)}")
+    return target
 
 
 # --- splitting --------------------------------------------------------------------------------------------------------
@@ -345,12 +360,17 @@ def _carve(rows: dict[str, datasets.Dataset], split: str, fraction: float, seed:
     train = rows["train"]
     keys, first, inverse = np.unique(text_keys(train), return_index=True, return_inverse=True)
     sizes = np.bincount(inverse, minlength=len(keys))
-    order = stratified_order(label_array(train)[first], seed)
+    order = stratified_order(_strata(train)[first], seed)
     before = np.concatenate([[0], np.cumsum(sizes[order])[:-1]])
     chosen = order[before < round(fraction * len(train))]
     aside = np.isin(inverse, chosen)
     rows[split] = train.select(np.flatnonzero(aside))
     rows["train"] = train.select(np.flatnonzero(~aside))
+
+
+def _strata(rows: datasets.Dataset) -> NDArray[np.number]:
+    """What to stratify by, (n,): the labels, or one stratum where there are none."""
+    return label_array(rows) if "label" in rows.column_names else np.zeros(len(rows))
 
 
 # --- the account ------------------------------------------------------------------------------------------------------
@@ -374,13 +394,13 @@ def _overlap(rows: dict[str, datasets.Dataset]) -> tuple[dict[str, Any], frozens
 
 
 def _describe(rows: datasets.Dataset, names: Sequence[str], dropped: dict[str, int]) -> dict[str, Any]:
-    account: dict[str, Any]
-    labels = label_array(rows)
+    account: dict[str, Any] = {}
     if names:
-        counts = np.bincount(labels, minlength=len(names))
+        counts = np.bincount(label_array(rows), minlength=len(names))
         account = {"label_counts": {name: int(count) for name, count in zip(names, counts, strict=True)}}
-    else:
-        account = {"ratings": {name: float(getattr(labels, name)()) for name in ("mean", "std", "min", "max")}}
+    elif "label" in rows.column_names:
+        ratings = label_array(rows)
+        account = {"ratings": {name: float(getattr(ratings, name)()) for name in ("mean", "std", "min", "max")}}
     return {
         "count": len(rows),
         **account,
@@ -393,7 +413,7 @@ def rows_fingerprint(rows: datasets.Dataset, names: Sequence[str]) -> str:
     """sha256 over ids, texts and label names (or ratings) in order: equal only for the same rows."""
     digest = hashlib.sha256()
     for row in _iterate(rows):
-        fields = [row["id"], row["text"], row.get("text_pair"), names[row["label"]] if names else row["label"]]
+        fields = [row["id"], row["text"], row.get("text_pair"), names[row["label"]] if names else row.get("label")]
         digest.update(json.dumps(fields, ensure_ascii=True).encode() + b"\n")
     return digest.hexdigest()
 

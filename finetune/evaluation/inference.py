@@ -1,7 +1,6 @@
 """A model over the rows of a split: batches of like length, each row exactly once, over all processes."""
 
 from collections.abc import Callable
-from typing import Any, cast
 
 import datasets
 import numpy as np
@@ -23,7 +22,7 @@ def predict_outputs(
     batch_size: int,
     advance: Callable[[int], None] = lambda rows: None,
 ) -> NDArray[np.float64]:
-    """The probabilities (n, labels), or the ratings (n, 1), in the order of the rows, on every process.
+    """What `tasks.outputs` says of each row, (n, columns), in the order of the rows, on every process.
 
     The rows are sorted by length, so that there is little padding; each process takes every world-size-th batch. No
     sampler repeats rows to even out the processes, so that no row counts twice. `advance` hears of rows done.
@@ -31,7 +30,7 @@ def predict_outputs(
     order = np.argsort(tasks.lengths(encoded), kind="stable")
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     mine = batches[accelerator.process_index :: accelerator.num_processes]
-    columns = encoded.select_columns([name for name in encoded.column_names if name not in ("id", "length", "label")])
+    columns = encoded.select_columns(tasks.input_columns(encoded))
     results: list[NDArray[np.float64]] = []
     # The model itself, not DDP around it: DDP exchanges buffers at every forward pass, and processes with different
     # numbers of batches would wait for each other for ever.
@@ -45,7 +44,7 @@ def predict_outputs(
             advance(len(indices) * accelerator.num_processes)
     model.train(was_training)
     parts = gather_object([(mine, results)]) if accelerator.num_processes > 1 else [(mine, results)]
-    width = 1 if tasks.is_rating(model) else cast(Any, model.config).num_labels
+    width = next(values.shape[1] for _, part_results in parts for values in part_results)
     outputs = np.empty((len(order), width))
     for part_batches, part_results in parts:
         for indices, values in zip(part_batches, part_results, strict=True):

@@ -1,4 +1,4 @@
-"""`Predictions` and `Ratings`: what a model said of each row of a split, and the file that keeps it."""
+"""`Predictions`, `Ratings`, `TokenSums`: what a model said of each row of a split, and the file that keeps it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,6 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+
+from finetune.evaluation.language import SUMS
 
 _ROWS_PER_GROUP = 100_000
 
@@ -75,10 +77,40 @@ class Ratings:
         _write(path, self.ids, pa.float64(), pa.list_(pa.float64(), 1), group)
 
 
+@dataclass(frozen=True)
+class TokenSums:
+    """`ids` (n,), and for each row sums over the tokens that were to be predicted, (n, 4), as `language.SUMS` names."""
+
+    ids: pa.StringArray
+    sums: NDArray[np.float64]
+
+    def without(self, ids: frozenset[str]) -> "TokenSums":
+        """The rows whose id is not in `ids`."""
+        keep = _keep(self.ids, ids)
+        return TokenSums(self.ids.filter(keep), self.sums[keep.to_numpy(zero_copy_only=False)])
+
+    def columns(self) -> dict[str, pa.Array]:
+        """The sums by name: nats as floats, counts as whole numbers."""
+        kinds = [pa.float64(), *[pa.int64()] * (len(SUMS) - 1)]
+        return {
+            name: pa.array(self.sums[:, i]).cast(kind) for i, (name, kind) in enumerate(zip(SUMS, kinds, strict=True))
+        }
+
+    def write(self, path: Path, labels: Sequence[str]) -> None:
+        """Columns id, nats, correct, tokens and bytes; no text. There are no `labels`."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table({"id": self.ids, **self.columns()}), path, compression="zstd")
+
+
 def predictions_of(
     ids: pa.StringArray, references: NDArray[Any], outputs: NDArray[np.float64]
-) -> Predictions | Ratings:
-    """What a model's outputs (n, labels) or (n, 1) say of rows with the references (n,), label ids or ratings."""
+) -> Predictions | Ratings | TokenSums:
+    """What a model's outputs (n, columns) say of rows with references: (n,) label ids or ratings, or (n, 2) counts.
+
+    The counts are the tokens that were to be predicted, and the bytes of their text.
+    """
+    if references.ndim == 2:
+        return TokenSums(ids, np.concatenate([outputs, references], axis=1))
     if np.issubdtype(references.dtype, np.floating):
         return Ratings(ids, references, outputs[:, 0])
     return Predictions(ids, references, outputs)

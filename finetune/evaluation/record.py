@@ -7,7 +7,7 @@ import datasets
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.data.splits import id_array, label_array, rows_fingerprint
+from finetune.data.splits import id_array, rows_fingerprint
 from finetune.evaluation.predictions import predictions_of
 from finetune.evaluation.scores import score
 from finetune.recipe import Evaluation
@@ -19,16 +19,17 @@ def record_scores(
     split: str,
     rows: datasets.Dataset,
     labels: Sequence[str],
+    references: NDArray[Any],
     outputs: NDArray[np.float64],
     evaluation: Evaluation,
     leaked_ids: frozenset[str] = frozenset(),
 ) -> dict[str, Any]:
-    """Score `outputs`, (rows, labels) or (rows, 1), of a split; write predictions and scores; return the scores.
+    """Score `outputs`, (rows, columns), of a split against `references`; write predictions and scores; return these.
 
     Every call counts as one more look at the split: the test split is meant to have one. Where some of `leaked_ids` are
     among the rows, the scores are given without these too.
     """
-    predictions = predictions_of(id_array(rows), label_array(rows), outputs)
+    predictions = predictions_of(id_array(rows), references, outputs)
     options: dict[str, Any] = {"samples": evaluation.bootstrap_samples, "confidence": evaluation.confidence_level}
     entry = score(predictions, labels, **options)
     entry["rows_fingerprint"] = rows_fingerprint(rows, labels)

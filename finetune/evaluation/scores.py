@@ -8,8 +8,8 @@ import evaluate
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.evaluation import classification, metrics, regression
-from finetune.evaluation.predictions import Predictions, Ratings
+from finetune.evaluation import classification, language, metrics, regression
+from finetune.evaluation.predictions import Predictions, Ratings, TokenSums
 
 _MATRIX_METRICS: dict[str, Callable[[NDArray[np.number]], NDArray[np.float64]]] = {
     "accuracy": classification.accuracy,
@@ -27,10 +27,12 @@ _LABEL_METRICS: dict[str, Callable[[NDArray[np.number]], NDArray[np.float64]]] =
 }
 
 
-def compute_metrics(predictions: Predictions | Ratings) -> dict[str, Any]:
+def compute_metrics(predictions: Predictions | Ratings | TokenSums) -> dict[str, Any]:
     """The point values of all metrics, through `evaluate`; plain Python numbers, None where one is undefined."""
     if isinstance(predictions, Ratings):
         return _rating_metrics(predictions)
+    if isinstance(predictions, TokenSums):
+        return _token_metrics(predictions)
     predicted = predictions.predicted
     by_label = evaluate.combine(
         [
@@ -69,8 +71,23 @@ def _rating_metrics(ratings: Ratings) -> dict[str, Any]:
     return {**values, "loss": values["mse"]}
 
 
+def _token_metrics(predictions: TokenSums) -> dict[str, Any]:
+    module = _module(metrics.TokenLikelihood, len(predictions.ids))
+    columns = predictions.columns()
+    for start in range(0, len(predictions.ids), _ROWS_PER_BATCH):
+        rows = slice(start, start + _ROWS_PER_BATCH)
+        module.add_batch(**{name: values[rows].to_numpy() for name, values in columns.items()})
+    values: dict[str, Any] = module.compute()
+    return values
+
+
 def score(
-    predictions: Predictions | Ratings, labels: Sequence[str], *, samples: int, confidence: float, seed: int = 0
+    predictions: Predictions | Ratings | TokenSums,
+    labels: Sequence[str],
+    *,
+    samples: int,
+    confidence: float,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """All metrics with percentile bootstrap intervals over the rows (Efron & Tibshirani 1993, ch. 13).
 
@@ -79,6 +96,8 @@ def score(
     """
     if isinstance(predictions, Ratings):
         return _score_ratings(predictions, samples, confidence, seed)
+    if isinstance(predictions, TokenSums):
+        return _score_tokens(predictions, samples, confidence, seed)
     values = compute_metrics(predictions)
     matrix = np.asarray(values["confusion_matrix"])
     generator = np.random.default_rng(seed)
@@ -133,6 +152,25 @@ def _score_ratings(ratings: Ratings, samples: int, confidence: float, seed: int)
     }
 
 
+def _score_tokens(predictions: TokenSums, samples: int, confidence: float, seed: int) -> dict[str, Any]:
+    values = compute_metrics(predictions)
+    generator = np.random.default_rng(seed)
+    count = len(predictions.ids)
+    sums = np.stack(
+        [np.bincount(generator.integers(0, count, count), minlength=count) @ predictions.sums for _ in range(samples)]
+    )
+    return {
+        "count": count,
+        "labels": [],
+        "tokens": int(predictions.sums[:, 2].sum()),
+        "confidence_level": confidence,
+        "bootstrap_samples": samples,
+        "metrics": {
+            name: _interval(values[name], metric(sums), confidence) for name, metric in language.METRICS.items()
+        },
+    }
+
+
 def _module(metric: type[evaluate.Metric], rows: int) -> evaluate.Metric:
     # Many rows go through files. Each instance has an id of its own: those that share one wait for each other's lock.
     return metric(keep_in_memory=rows <= _MAX_ROWS_IN_MEMORY, experiment_id=uuid.uuid4().hex)
@@ -154,8 +192,17 @@ def _interval(value: float | None, draws: NDArray[np.float64], confidence: float
 
 
 def describe_scores(split: str, entry: Mapping[str, Any]) -> str:
-    """One line for a person: accuracy and macro F1, or the errors of ratings, with their intervals."""
+    """One line for a person: accuracy and macro F1, the errors of ratings, or the loss of tokens, with intervals."""
     parts = []
+    if "bits_per_byte" in entry["metrics"]:
+        for name, title in (
+            ("loss", "loss"),
+            ("masked_accuracy", "masked accuracy"),
+            ("bits_per_byte", "bits per byte"),
+        ):
+            metric, form = entry["metrics"][name], ".1%" if name == "masked_accuracy" else ".3f"
+            parts.append(f"{title} {metric['value']:{form}} [{metric['low']:{form}}, {metric['high']:{form}}]")
+        return f"{split}: {', '.join(parts)} on {entry['tokens']:,} masked tokens of {entry['count']:,} rows"
     if "rmse" in entry["metrics"]:
         for name, title in (("rmse", "RMSE"), ("mae", "MAE"), ("pearson", "Pearson")):
             metric = entry["metrics"][name]

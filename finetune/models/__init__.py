@@ -17,24 +17,22 @@ from finetune.errors import UserError
 from finetune.models.encoder import LOADING_ERRORS, build_encoder, head, max_positions
 from finetune.models.floors import Floor
 from finetune.models.recurrent import RecurrentConfig, RecurrentForSequenceClassification
-from finetune.recipe import EncoderModel, RecurrentModel
+from finetune.recipe import EncoderModel, RecurrentModel, Task
 
 __all__ = ["Floor", "build_model", "load_model", "match_inputs", "max_positions", "start_at"]
 
 
 def build_model(
     model: EncoderModel | RecurrentModel,
+    task: Task,
     labels: Sequence[str],
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
     attention: str,
 ) -> PreTrainedModel:
-    """The model that a recipe describes, ready to train; new weights are drawn from torch's seed.
-
-    Without `labels` it gives one number, a rating.
-    """
+    """The model that a recipe describes, ready to train; new weights are drawn from torch's seed."""
     if isinstance(model, EncoderModel):
-        return build_encoder(model, labels, tokenizer, max_length, attention)
+        return build_encoder(model, task, labels, tokenizer, max_length, attention)
     config = RecurrentConfig(
         vocab_size=len(tokenizer),
         cell=model.cell,
@@ -46,7 +44,7 @@ def build_model(
         dropout=model.dropout,
         token_dropout=model.token_dropout,
         pad_token_id=tokenizer.pad_token_id,
-        **head(labels),
+        **head(task, labels),
     )
     return RecurrentForSequenceClassification(config)
 

@@ -1,4 +1,4 @@
-"""BERT-family encoders with a classification head: fine-tuned from a checkpoint, or from random weights."""
+"""BERT-family encoders with the head of a task: from a checkpoint, or from random weights."""
 
 import pickle
 from collections.abc import Iterable, Sequence
@@ -8,10 +8,13 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
+    MODEL_FOR_MASKED_LM_MAPPING,
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     AutoConfig,
+    AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
     BertConfig,
+    BertForMaskedLM,
     BertForSequenceClassification,
     PreTrainedConfig,
     PreTrainedModel,
@@ -19,7 +22,7 @@ from transformers import (
 )
 
 from finetune.errors import UserError
-from finetune.recipe import EncoderModel
+from finetune.recipe import EncoderModel, Task
 
 # The names under which architectures keep their dropout rates.
 _DROPOUT_NAMES = (
@@ -42,21 +45,28 @@ _UNUSED_ROWS = 256
 """Embeddings are often padded to a round number of rows; DeBERTa-v3 has 99 more than its tokenizer has tokens."""
 
 
-def head(labels: Sequence[str]) -> dict[str, Any]:
-    """What a configuration says of its head: a logit per label, or, without labels, one rating."""
+def head(task: Task, labels: Sequence[str]) -> dict[str, Any]:
+    """What a configuration says of its head: a logit per label, or one rating; of a head over tokens nothing."""
+    if task == "masked_lm":
+        return {}
     names = list(labels) or ["rating"]
     return {
         "id2label": dict(enumerate(names)),
         "label2id": {name: i for i, name in enumerate(names)},
         # Without it the first labelled forward pass would write the problem type into the configuration.
-        "problem_type": "single_label_classification" if labels else "regression",
+        "problem_type": "single_label_classification" if task == "classify" else "regression",
     }
 
 
 def build_encoder(
-    model: EncoderModel, labels: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int, attention: str
+    model: EncoderModel,
+    task: Task,
+    labels: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    attention: str,
 ) -> PreTrainedModel:
-    """An encoder that gives one logit per label, or, without labels, one rating.
+    """An encoder that gives one logit per label, one rating, or the logits of every token's place.
 
     Its head (from scratch: all of it) is drawn from torch's seed, unless the checkpoint has one for as many labels.
 
@@ -64,7 +74,7 @@ def build_encoder(
         UserError: the checkpoint cannot be had, or is too small for `max_length` or for the tokenizer.
     """
     # A num_labels that conflicts with the names would silently reset the names, so only the names are given.
-    names = head(labels)
+    names = head(task, labels)
     if model.from_scratch is not None:
         values: dict[str, Any] = model.from_scratch.model_dump() | {"attn_implementation": attention}
         scratch = BertConfig(
@@ -75,19 +85,21 @@ def build_encoder(
             **names,
         )
         _prepare(scratch, model)
-        return BertForSequenceClassification(scratch)
+        return BertForMaskedLM(scratch) if task == "masked_lm" else BertForSequenceClassification(scratch)
     name = model.model_name_or_path
     assert name is not None  # held by the recipe's own check
     try:
         config = AutoConfig.from_pretrained(name, revision=model.revision)
-        _check_label_order(config, labels, name)
+        if task == "classify":
+            _check_label_order(config, labels, name)
         config.update(names)
         _prepare(config, model)
-        encoder, loading = AutoModelForSequenceClassification.from_pretrained(
+        auto_class: Any = AutoModelForMaskedLM if task == "masked_lm" else AutoModelForSequenceClassification
+        encoder, loading = auto_class.from_pretrained(
             name,
             revision=model.revision,
             config=config,
-            attn_implementation=_attention(config, attention, name),
+            attn_implementation=_attention(config, task, attention, name),
             # A checkpoint may be stored in half precision; training in it loses small updates.
             dtype=torch.float32,
             # A head for another number of labels is drawn anew.
@@ -137,11 +149,13 @@ def _in_order(labels: Iterable[str]) -> str:
     return ", ".join(f"{number} {label}" for number, label in enumerate(labels))
 
 
-def _attention(config: PreTrainedConfig, attention: str, name: str) -> str:
+def _attention(config: PreTrainedConfig, task: Task, attention: str, name: str) -> str:
     """What was asked for, or eager attention where the architecture has nothing else (DeBERTa)."""
-    if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
-        raise UserError(f"model {name!r}: transformers has no classification head for {config.model_type}")
-    architecture: Any = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
+    mapping: Any = MODEL_FOR_MASKED_LM_MAPPING if task == "masked_lm" else MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+    if type(config) not in mapping:
+        what = "masked language-model" if task == "masked_lm" else "classification"
+        raise UserError(f"model {name!r}: transformers has no {what} head for {config.model_type}")
+    architecture: Any = mapping[type(config)]
     return "eager" if attention == "sdpa" and not architecture._supports_sdpa else attention
 
 

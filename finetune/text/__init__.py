@@ -1,7 +1,16 @@
 """Text in: one tokenizer per model, loaded with it or trained on the training rows alone."""
 
+from finetune.text.masking import Masker, bytes_of_tokens
 from finetune.text.sampling import SubwordSampler
 from finetune.text.tokenizer import build_tokenizer, load_tokenizer, save_tokenizer
 from finetune.text.vocabulary import train_tokenizer
 
-__all__ = ["SubwordSampler", "build_tokenizer", "load_tokenizer", "save_tokenizer", "train_tokenizer"]
+__all__ = [
+    "Masker",
+    "SubwordSampler",
+    "build_tokenizer",
+    "bytes_of_tokens",
+    "load_tokenizer",
+    "save_tokenizer",
+    "train_tokenizer",
+]

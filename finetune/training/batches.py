@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerBase
 
 from finetune import tasks
-from finetune.text import SubwordSampler
+from finetune.text import Masker, SubwordSampler
 
 Indices = NDArray[np.int64]
 MicroBatch = tuple[list[int], bool]
@@ -62,22 +62,24 @@ def cut_batch(batch: Indices, micro_batch_size: int, rank: int, world_size: int)
 
 
 class _Rows(Dataset[dict[str, Tensor]]):
-    """Encoded rows, fetched and collated a micro batch at a time; with a sampler their ids are drawn anew."""
+    """Encoded rows, fetched and collated a micro batch at a time; the draws of an epoch are made on the way."""
 
     def __init__(
-        self, encoded: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, sampler: SubwordSampler | None
+        self, encoded: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, draws: Sequence[SubwordSampler | Masker]
     ) -> None:
-        left_out = {"id", "length"} if sampler is None else {"id", "length", "input_ids", "token_type_ids"}
+        left_out = {"id", "length"}
+        if any(isinstance(draw, SubwordSampler) for draw in draws):
+            left_out |= {"input_ids", "token_type_ids"}  # they come from the text, anew
         self.columns = encoded.select_columns([name for name in encoded.column_names if name not in left_out])
         self.tokenizer = tokenizer
-        self.sampler = sampler
+        self.draws = draws
         self.epoch = 0
 
     def __getitem__(self, micro_batch: MicroBatch) -> dict[str, Tensor]:
         rows, are_targets = micro_batch
         columns = self.columns[rows]
-        if self.sampler is not None:
-            columns = self.sampler.encode(columns, rows, self.epoch)
+        for draw in self.draws:
+            columns = draw.encode(columns, rows, self.epoch)
         batch = tasks.collate(columns, self.tokenizer)
         if not are_targets:
             batch["labels"] = tasks.without_targets(batch["labels"])
@@ -99,9 +101,9 @@ class EpochBatches:
         rank: int,
         world_size: int,
         workers: int,
-        sampler: SubwordSampler | None = None,
+        draws: Sequence[SubwordSampler | Masker] = (),
     ) -> None:
-        self.rows = _Rows(encoded, tokenizer, sampler)
+        self.rows = _Rows(encoded, tokenizer, draws)
         self.ids = encoded.select_columns(["id"])
         self.lengths = tasks.lengths(encoded)
         self.batch_size = batch_size

@@ -18,7 +18,7 @@ from accelerate.utils import set_seed
 
 import finetune
 from finetune.errors import UserError
-from finetune.recipe import BEST_MODEL_METRICS, EncoderModel, Recipe, with_values
+from finetune.recipe import VALIDATION_METRICS, EncoderModel, Recipe, with_values
 
 _PACKAGES = (
     "accelerate",
@@ -71,7 +71,7 @@ def resolve(recipe: Recipe) -> Recipe:
         "micro_batch_size": micro,
         "mixed_precision": precision,
         "threads": threads,
-        "metric_for_best_model": BEST_MODEL_METRICS[recipe.task][0] if metric == "auto" else metric,
+        "metric_for_best_model": VALIDATION_METRICS[recipe.task][0] if metric == "auto" else metric,
     }
     if not isinstance(recipe.model, EncoderModel):
         return with_values(recipe, training=chosen)

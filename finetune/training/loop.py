@@ -47,6 +47,8 @@ class LoopState:
     """Targets since the last log record."""
     rows: int = 0
     """Rows trained on."""
+    tokens: int = 0
+    """Their tokens, special ones included, padding not."""
     seconds: float = 0.0
     """Time spent training, validation left out."""
 
@@ -87,7 +89,7 @@ def fit(job: Job, state: LoopState) -> LoopState:
             epoch, done = divmod(state.step, per_epoch)
             for step in job.batches.steps(epoch, first_step=done):
                 signal_number = _train_step(job, state, step, signals.received)
-                bar.advance(1, f"loss {step.mean_loss:.3f} {state.rows / max(state.seconds, 1e-9):,.0f} rows/s")
+                bar.advance(1, _progress(state, step))
                 is_last = state.step == job.total_steps
                 if state.step % eval_steps == 0 or is_last:
                     metrics = job.validate(job.model)
@@ -105,6 +107,12 @@ def fit(job: Job, state: LoopState) -> LoopState:
     return state
 
 
+def _progress(state: LoopState, step: Step) -> str:
+    seconds = max(state.seconds, 1e-9)
+    speed = f"{state.rows / seconds:,.0f} rows/s {state.tokens / seconds:,.0f} tokens/s"
+    return f"loss {step.mean_loss:.3f} {speed}"
+
+
 def _train_step(job: Job, state: LoopState, step: Step, signal_number: int) -> int:
     """One optimizer step and its log record; returns the signal that any process received, or 0.
 
@@ -114,6 +122,7 @@ def _train_step(job: Job, state: LoopState, step: Step, signal_number: int) -> i
     timer = Timer()
     own = sum(tasks.target_count(batch) for batch in step.micro_batches)
     step.targets, signal_number = (int(total) for total in _sum(job, [own, signal_number]))
+    step.targets = max(step.targets, 1)  # rows of nothing but unmaskable tokens have none
     learning_rate = float(job.scheduler.get_last_lr()[0])
     job.model.train()
     loss_sum = _sum(job, [_accumulate(job, state, step)])[0]
@@ -131,6 +140,7 @@ def _train_step(job: Job, state: LoopState, step: Step, signal_number: int) -> i
     job.optimizer.zero_grad()
     job.scheduler.step()
     state.rows += len(step.rows)
+    state.tokens += int(job.batches.lengths[step.rows].sum())
     state.seconds += timer.seconds()
     if (state.step % job.training.logging_steps == 0 or state.step == job.total_steps) and state.targets:
         job.log.write(_training_record(job, state, learning_rate, grad_norm))
@@ -202,13 +212,14 @@ def _training_record(job: Job, state: LoopState, learning_rate: float, grad_norm
         "learning_rate": learning_rate,
         "grad_norm": grad_norm,
         "targets": state.targets,
+        "tokens": state.tokens,
         "seconds": round(state.seconds, 3),
     }
 
 
 def _keep_best(job: Job, state: LoopState, metrics: dict[str, float]) -> None:
     value = metrics[job.training.metric_for_best_model]
-    score = -value if job.training.metric_for_best_model in ("loss", "rmse", "mae") else value
+    score = -value if job.training.metric_for_best_model in ("loss", "rmse", "mae", "bits_per_byte") else value
     # The first of equals stays: it took fewer steps. A score that is not a number is never better, and beats nothing.
     best = -math.inf if state.best_score is None or math.isnan(state.best_score) else state.best_score
     if state.best_score is not None and not score > best:

@@ -23,7 +23,7 @@ from finetune.evaluation import compute_metrics, describe_scores, predict_output
 from finetune.models import Floor, build_model, match_inputs, start_at
 from finetune.progress import ProgressBar, say
 from finetune.recipe import (
-    BEST_MODEL_METRICS,
+    VALIDATION_METRICS,
     EncoderModel,
     MajorityFloor,
     Recipe,
@@ -31,7 +31,7 @@ from finetune.recipe import (
     with_values,
 )
 from finetune.run import RunDirectory
-from finetune.text import SubwordSampler, build_tokenizer, save_tokenizer
+from finetune.text import Masker, SubwordSampler, build_tokenizer, bytes_of_tokens, save_tokenizer
 from finetune.training import environment
 from finetune.training.batches import EpochBatches
 from finetune.training.log import TrainingLog
@@ -101,7 +101,7 @@ def _start(recipe: Recipe, splits: Splits) -> tuple[PreTrainedModel | None, PreT
     tokenizer = build_tokenizer(recipe, splits)
     attention = recipe.model.attn_implementation if isinstance(recipe.model, EncoderModel) else "eager"
     set_seed(recipe.seed)  # what was drawn before must not matter to the initial weights
-    model = build_model(recipe.model, splits.labels, tokenizer, recipe.text.max_length, attention)
+    model = build_model(recipe.model, recipe.task, splits.labels, tokenizer, recipe.text.max_length, attention)
     if recipe.task == "rate":
         start_at(model, float(label_array(splits.train).mean()))
     return model, match_inputs(tokenizer, model)
@@ -120,7 +120,7 @@ def _train_floor(
         started = time.monotonic()
         outputs = floor.outputs(texts)
         scoring_seconds = time.monotonic() - started
-        _record(run, splits, split, outputs, recipe)
+        _record(run, splits, split, label_array(splits[split]), outputs, recipe)
     return {
         "parameters": floor.parameter_count(),
         "trainable_parameters": floor.parameter_count(),
@@ -143,11 +143,7 @@ def _train_model(
 ) -> dict[str, Any]:
     """Train, keep and score a neural model; returns what it cost."""
     main = accelerator.is_main_process
-    sampling = recipe.text.subword_sampling_alpha is not None
-    encoded = {
-        split: tasks.encode(splits[split], tokenizer, recipe.text.max_length, keep_text=sampling and split == "train")
-        for split in ("train", "validation")
-    }
+    encoded = {split: _encode(split, recipe, splits, tokenizer) for split in ("train", "validation")}
     say(f"{recipe.name}: {_parameter_count(raw_model):,} parameters, {len(tokenizer):,} tokens", main_process=main)
     model, state = _fit(raw_model, recipe, encoded, tokenizer, run, accelerator, goes_on=goes_on)
     if main:
@@ -155,23 +151,54 @@ def _train_model(
         save_tokenizer(tokenizer, run.model_directory)
     scoring_seconds = 0.0
     for split in ("validation", "test"):
-        rows = encoded[split] if split in encoded else tasks.encode(splits[split], tokenizer, recipe.text.max_length)
+        rows = encoded[split] if split in encoded else _encode(split, recipe, splits, tokenizer)
         started = time.monotonic()
         with ProgressBar(f"scoring {split}", len(rows), main_process=main) as bar:
             outputs = predict_outputs(model, rows, tokenizer, accelerator, recipe.evaluation.batch_size, bar.advance)
         scoring_seconds = time.monotonic() - started
         if main:
-            _record(run, splits, split, outputs, recipe)
+            _record(run, splits, split, _references(rows, tokenizer), outputs, recipe)
     return {
         "parameters": _parameter_count(raw_model),
         "trainable_parameters": sum(p.numel() for p in raw_model.parameters() if p.requires_grad),
         "training_seconds": state.seconds,
         "training_rows_per_second": state.rows / max(state.seconds, 1e-9),
+        "training_tokens_per_second": state.tokens / max(state.seconds, 1e-9),
+        "training_tokens": state.tokens,
         "scoring_rows_per_second": len(splits.test) / max(scoring_seconds, 1e-9),
         "model_bytes": (run.model_directory / "model.safetensors").stat().st_size if main else None,
         "steps": state.step,
         "best_step": state.best_step,
     }
+
+
+def _encode(split: str, recipe: Recipe, splits: Splits, tokenizer: PreTrainedTokenizerBase) -> datasets.Dataset:
+    """A split's rows as the model sees them; those that are scored have their masks for good."""
+    is_train = split == "train"
+    keep_text = is_train and recipe.text.subword_sampling_alpha is not None
+    encoded = tasks.encode(splits[split], tokenizer, recipe.text.max_length, keep_text=keep_text)
+    if recipe.task != "masked_lm" or is_train:
+        return encoded
+    # By the seed of the splits: runs with several seeds share their held-out masks as they share the rows.
+    return Masker(tokenizer, recipe.masking, recipe.data.split_seed).hide(encoded)
+
+
+def _references(encoded: datasets.Dataset, tokenizer: PreTrainedTokenizerBase) -> NDArray[Any]:
+    """Label ids or ratings, (n,); of masked rows how many tokens were hidden, and the bytes of their text, (n, 2)."""
+    if "label" in tasks.input_columns(encoded):
+        return tasks.target_sizes(encoded, bytes_of_tokens(tokenizer))
+    return label_array(encoded)
+
+
+def _draws(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> list[SubwordSampler | Masker]:
+    """What is drawn anew in every epoch, in its order."""
+    draws: list[SubwordSampler | Masker] = []
+    if recipe.text.subword_sampling_alpha is not None:
+        alpha = recipe.text.subword_sampling_alpha
+        draws.append(SubwordSampler(tokenizer, alpha, recipe.seed, recipe.text.max_length))
+    if recipe.task == "masked_lm":
+        draws.append(Masker(tokenizer, recipe.masking, recipe.seed))
+    return draws
 
 
 def _fit(
@@ -187,8 +214,6 @@ def _fit(
     """Assemble what the loop needs and run it; the model returned has its best weights."""
     training = recipe.training
     assert training.micro_batch_size != "auto"  # resolved
-    alpha, max_length = recipe.text.subword_sampling_alpha, recipe.text.max_length
-    sampler = SubwordSampler(tokenizer, alpha, recipe.seed, max_length) if alpha is not None else None
     batches = EpochBatches(
         encoded["train"],
         tokenizer,
@@ -199,20 +224,20 @@ def _fit(
         rank=accelerator.process_index,
         world_size=accelerator.num_processes,
         workers=training.dataloader_num_workers,
-        sampler=sampler,
+        draws=_draws(recipe, tokenizer),
     )
     total_steps = min(training.max_steps or 10**12, training.num_train_epochs * batches.steps_per_epoch)
     optimizer = build_optimizer(raw_model, training)
     scheduler = build_scheduler(optimizer, training, total_steps)
     model, prepared = accelerator.prepare(raw_model, optimizer)
-    references = label_array(encoded["validation"])
+    references = _references(encoded["validation"], tokenizer)
     ids = id_array(encoded["validation"])
 
     def validate(current: nn.Module) -> dict[str, float]:
         outputs = predict_outputs(current, encoded["validation"], tokenizer, accelerator, recipe.evaluation.batch_size)
         metrics = compute_metrics(predictions_of(ids, references, outputs))
         # A correlation is undefined (None) while the model gives every row the same rating.
-        values = {name: metrics[name] for name in BEST_MODEL_METRICS[recipe.task]}
+        values = {name: metrics[name] for name in VALIDATION_METRICS[recipe.task]}
         return {name: float("nan") if value is None else value for name, value in values.items()}
 
     log = TrainingLog(run, accelerator)
@@ -234,16 +259,23 @@ def _fit(
     return model, state
 
 
-def _record(run: RunDirectory, splits: Splits, split: str, outputs: NDArray[np.float64], recipe: Recipe) -> None:
+def _record(
+    run: RunDirectory,
+    splits: Splits,
+    split: str,
+    references: NDArray[Any],
+    outputs: NDArray[np.float64],
+    recipe: Recipe,
+) -> None:
     if split in run.scores()["splits"]:
         return  # a killed run had come this far; the test split is not scored a second time
     leaked = splits.leaked_test_ids if split == "test" else frozenset()
-    record_scores(run, split, splits[split], splits.labels, outputs, recipe.evaluation, leaked)
+    record_scores(run, split, splits[split], splits.labels, references, outputs, recipe.evaluation, leaked)
 
 
 def _with_label_names(recipe: Recipe, splits: Splits) -> Recipe:
     """The recipe with the label values that were found in the data written out."""
-    if recipe.data.labels is not None or recipe.task == "rate":
+    if recipe.data.labels is not None or recipe.task != "classify":
         return recipe
     return with_values(recipe, data={"labels": splits.label_values})
 
@@ -255,9 +287,9 @@ def _parameter_count(model: nn.Module) -> int:
 def _describe_splits(splits: Splits) -> str:
     counts = ", ".join(f"{len(splits[name]):,} {name}" for name in ("train", "validation", "test"))
     ratings = splits.report["splits"]["train"].get("ratings")
-    what = (
-        f"labels {', '.join(splits.labels)}" if splits.labels else f"ratings {ratings['min']:g} to {ratings['max']:g}"
-    )
+    what = f"labels {', '.join(splits.labels)}" if splits.labels else "text without labels"
+    if ratings is not None:
+        what = f"ratings {ratings['min']:g} to {ratings['max']:g}"
     lines = [f"  {counts} rows; {what}"]
     dropped = sum(sum(split["dropped"].values()) for split in splits.report["splits"].values())
     if dropped:

@@ -55,6 +55,8 @@ VARIANTS = {
     "workers": Variant("lstm", {"dataloader_num_workers": 2}),
     "rate": Variant("bigru-max", task="rate"),
     "sampling": Variant("encoder", {"dataloader_num_workers": 2}, sampling=True),
+    "masked": Variant("encoder", {"dataloader_num_workers": 2}, task="masked_lm"),
+    "two-processes-masked": Variant("encoder", {"micro_batch_size": 4}, processes=2, task="masked_lm"),
     "two-processes": Variant("bilstm-stacked", {}, processes=2),
     "two-processes-accumulation": Variant("encoder", {"micro_batch_size": 4}, processes=2),
 }
@@ -73,7 +75,7 @@ def write_recipe(directory: Path, variant: Variant) -> Path:
         "logging_steps": 3,
         **variant.training,
     }
-    write_rows = write_csv if variant.task == "classify" else write_ratings
+    write_rows = write_ratings if variant.task == "rate" else write_csv
     text: dict[str, Any] = {"vocabulary_size": 300, "max_length": 32}
     if variant.sampling:
         layout = write_split_layout(directory / "tokenizer")
@@ -95,10 +97,13 @@ def write_recipe(directory: Path, variant: Variant) -> Path:
 
 
 def command(variant: Variant, recipe: Path, output: Path) -> list[str]:
-    arguments = ["train", str(recipe), "--resume", "--output_dir", str(output)]
+    verb = "pretrain" if variant.task == "masked_lm" else "train"
+    arguments = [verb, str(recipe), "--resume", "--output_dir", str(output)]
     if variant.processes == 1:
         return [sys.executable, "-m", "finetune", *arguments]
-    script = Path(__file__).parent.parent.parent / "scripts" / "train_baseline.py"
+    script = (
+        Path(__file__).parent.parent.parent / "scripts" / ("pretrain.py" if verb == "pretrain" else "train_baseline.py")
+    )
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(variant.processes)]
     return [sys.executable, *launcher, str(script), *arguments[1:]]
 

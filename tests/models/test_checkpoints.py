@@ -38,7 +38,7 @@ def checkpoints(tmp_path_factory):
 def build(directory, labels=LABELS, max_length=32, tokenizer=None, **options):
     recipe = EncoderModel(model_name_or_path=str(directory), **options)
     tokenizer = tokenizer or load_tokenizer(str(directory))
-    return build_model(recipe, labels, tokenizer, max_length, attention="sdpa"), tokenizer
+    return build_model(recipe, "classify", labels, tokenizer, max_length, attention="sdpa"), tokenizer
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -46,7 +46,7 @@ def checkpoint(tmp_path):
 
 def build(checkpoint, max_length=32, **options):
     recipe = EncoderModel(model_name_or_path=str(checkpoint), **options)
-    return build_model(recipe, LABELS, load_tokenizer(str(checkpoint)), max_length, attention="eager")
+    return build_model(recipe, "classify", LABELS, load_tokenizer(str(checkpoint)), max_length, attention="eager")
 
 
 def test_it_trains_in_float32_under_the_names_of_the_data(checkpoint):
@@ -74,9 +74,9 @@ def test_what_does_not_fit_is_refused(checkpoint, tmp_path):
         begin_token=True,
     )
     with pytest.raises(UserError, match=r"the tokenizer has 405 tokens, .* embeds 200"):
-        build_model(EncoderModel(model_name_or_path=str(checkpoint)), LABELS, larger, 32, attention="eager")
+        build_model(EncoderModel(model_name_or_path=str(checkpoint)), "classify", LABELS, larger, 32, attention="eager")
     with pytest.raises(UserError, match="nobody/none"):
-        build_model(EncoderModel(model_name_or_path="nobody/none"), LABELS, larger, 32, attention="eager")
+        build_model(EncoderModel(model_name_or_path="nobody/none"), "classify", LABELS, larger, 32, attention="eager")
 
 
 def test_a_checkpoint_is_fine_tuned_from_a_recipe(checkpoint, tmp_path):

@@ -132,7 +132,7 @@ def test_batches_differ_between_epochs_and_not_with_workers(tokenizer, workers):
     sampler = SubwordSampler(tokenizer, 0.2, 5, 32)
     batches = EpochBatches(
         encoded, tokenizer, batch_size=8, micro_batch_size=4, pool_batches=2, seed=5, rank=0, world_size=1,
-        workers=workers, sampler=sampler,
+        workers=workers, draws=[sampler],
     )  # fmt: skip
 
     def epoch(number):

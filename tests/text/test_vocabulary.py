@@ -19,7 +19,7 @@ def train(unit, texts=TEXTS, **options):
     return train_tokenizer(texts, unit=unit, **{**defaults, **options})
 
 
-@pytest.mark.parametrize("unit", ["word", "character", "subword"])
+@pytest.mark.parametrize("unit", ["word", "character", "subword", "unigram"])
 @pytest.mark.parametrize("begin_token", [False, True])
 def test_saved_and_loaded_tokenizers_give_the_same_ids(tmp_path, unit, begin_token):
     tokenizer = train(unit, begin_token=begin_token)
@@ -33,7 +33,7 @@ def test_saved_and_loaded_tokenizers_give_the_same_ids(tmp_path, unit, begin_tok
     assert loaded.pad_token_id == 1
 
 
-@pytest.mark.parametrize("unit", ["word", "character", "subword"])
+@pytest.mark.parametrize("unit", ["word", "character", "subword", "unigram"])
 def test_equal_texts_give_an_equal_vocabulary_in_another_process(unit):
     folders = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
     code = (

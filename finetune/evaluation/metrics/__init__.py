@@ -1,7 +1,7 @@
 """Metrics as local `evaluate` modules: `evaluate.load` of a file's path and the class itself both work offline.
 
-Each file is complete in itself but for the formulas, which `finetune.evaluation.classification` and `.regression` keep
-for the point values and the bootstrap alike.
+Each file is complete in itself but for the formulas, which `classification`, `regression` and `language` beside this
+package keep for the point values and the bootstrap alike.
 """
 
 from finetune.evaluation.metrics.accuracy import Accuracy
@@ -13,6 +13,7 @@ from finetune.evaluation.metrics.mean_squared_error import MeanSquaredError
 from finetune.evaluation.metrics.pearson import Pearson
 from finetune.evaluation.metrics.precision_recall import PrecisionRecall
 from finetune.evaluation.metrics.roc_auc import RocAuc
+from finetune.evaluation.metrics.token_likelihood import TokenLikelihood
 
 __all__ = [
     "F1",
@@ -24,4 +25,5 @@ __all__ = [
     "Pearson",
     "PrecisionRecall",
     "RocAuc",
+    "TokenLikelihood",
 ]
