@@ -159,6 +159,8 @@ class EncoderSizes(BaseModel):
     """The number of attention heads; divides `hidden_size`."""
     intermediate_size: PositiveInteger = 512
     """The width of the feed-forward layers."""
+    initial_embeddings: Literal["random", "ppmi"] = "random"
+    """Embeddings to begin with; `ppmi` are word vectors counted in the training rows, which spares much pretraining."""
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:

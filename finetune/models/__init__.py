@@ -17,9 +17,10 @@ from finetune.errors import UserError
 from finetune.models.encoder import LOADING_ERRORS, build_encoder, head, max_positions
 from finetune.models.floors import Floor
 from finetune.models.recurrent import RecurrentConfig, RecurrentForSequenceClassification
+from finetune.models.word_vectors import start_from_counts
 from finetune.recipe import EncoderModel, RecurrentModel, Task
 
-__all__ = ["Floor", "build_model", "load_model", "match_inputs", "max_positions", "start_at"]
+__all__ = ["Floor", "build_model", "load_model", "match_inputs", "max_positions", "start_at", "start_from_counts"]
 
 
 def build_model(

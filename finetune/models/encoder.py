@@ -76,7 +76,8 @@ def build_encoder(
     # A num_labels that conflicts with the names would silently reset the names, so only the names are given.
     names = head(task, labels)
     if model.from_scratch is not None:
-        values: dict[str, Any] = model.from_scratch.model_dump() | {"attn_implementation": attention}
+        sizes = model.from_scratch.model_dump(exclude={"initial_embeddings"})
+        values: dict[str, Any] = sizes | {"attn_implementation": attention}
         scratch = BertConfig(
             vocab_size=len(tokenizer),
             max_position_embeddings=max_length,

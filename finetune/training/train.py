@@ -20,7 +20,7 @@ from finetune.data.splits import column, id_array, label_array
 from finetune.doctor import examine_splits, summarize
 from finetune.errors import UserError
 from finetune.evaluation import compute_metrics, describe_scores, predict_outputs, predictions_of, record_scores
-from finetune.models import Floor, build_model, match_inputs, start_at
+from finetune.models import Floor, build_model, match_inputs, start_at, start_from_counts
 from finetune.progress import ProgressBar, say
 from finetune.recipe import (
     VALIDATION_METRICS,
@@ -227,6 +227,12 @@ def _fit(
         draws=_draws(recipe, tokenizer),
     )
     total_steps = min(training.max_steps or 10**12, training.num_train_epochs * batches.steps_per_epoch)
+    checkpoint = shared_checkpoint(run, accelerator) if goes_on else None
+    sizes = recipe.model.from_scratch if isinstance(recipe.model, EncoderModel) else None
+    if checkpoint is None and sizes is not None and sizes.initial_embeddings == "ppmi":
+        # Before the processes are joined, so that all begin with the main one's.
+        say(f"{recipe.name}: counting word vectors", main_process=accelerator.is_main_process)
+        start_from_counts(raw_model, encoded["train"], tokenizer, recipe.seed)
     optimizer = build_optimizer(raw_model, training)
     scheduler = build_scheduler(optimizer, training, total_steps)
     model, prepared = accelerator.prepare(raw_model, optimizer)
@@ -247,7 +253,6 @@ def _fit(
     torch.manual_seed(recipe.seed + 1 + accelerator.process_index)
     try:
         state = LoopState()
-        checkpoint = shared_checkpoint(run, accelerator) if goes_on else None
         if checkpoint is not None:
             say(f"{recipe.name}: going on from {checkpoint}", main_process=accelerator.is_main_process)
             state = restore(job, checkpoint)

@@ -1,4 +1,4 @@
-"""Masks: a function of seed, epoch and row; the shares of BERT; whole words whole; bytes counted as the text has them."""
+"""Masks: a function of seed, epoch and row; BERT's shares; whole words whole; bytes as many as the text has."""
 
 import numpy as np
 import pytest
@@ -72,9 +72,9 @@ def test_whole_words_are_targets_as_a_whole():
     def are_whole(all_labels):
         for row, targets in zip(tokens, all_labels, strict=True):
             for position in range(1, len(row) - 1):
-                if not row[position + 1].startswith(("▁", "[")):
-                    if (targets[position] == IGNORED_LABEL) != (targets[position + 1] == IGNORED_LABEL):
-                        return False
+                is_one_word = not row[position + 1].startswith(("▁", "["))
+                if is_one_word and (targets[position] == IGNORED_LABEL) != (targets[position + 1] == IGNORED_LABEL):
+                    return False
         return True
 
     assert are_whole(labels)
