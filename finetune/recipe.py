@@ -6,7 +6,8 @@ are for, not by YAML's guess: `2e-5` is a float, `012` in a text field stays "01
 
 import difflib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
@@ -68,6 +69,8 @@ class Data(BaseModel):
     """The name of the test split of a Hub data set; without one, rows of the training split are set aside."""
     train_file: str | None = None
     """A local file with training rows; a relative path counts from the recipe's directory."""
+    more_train_files: tuple[str, ...] = ()
+    """Further local files whose rows are added to those of `train_file`; they may be of other formats."""
     validation_file: str | None = None
     """A local file with validation rows; without one, training rows are set aside."""
     test_file: str | None = None
@@ -109,6 +112,8 @@ class Data(BaseModel):
             raise ValueError("set exactly one of dataset_name and train_file")
         if self.dataset_name is not None and (self.validation_file or self.test_file):
             raise ValueError("validation_file and test_file go with train_file, not with dataset_name")
+        if self.dataset_name is not None and self.more_train_files:
+            raise ValueError("more_train_files goes with train_file, not with dataset_name")
         if self.labels is not None and len(set(self.labels.values())) < 2:
             raise ValueError("labels needs at least two names")
         return self
@@ -179,11 +184,13 @@ class EncoderModel(BaseModel):
     family: Literal["encoder"] = "encoder"
     """The kind of model."""
     model_name_or_path: str | None = None
-    """A model of the Hub or a local directory to start from."""
+    """A model of the Hub, a local directory or an embedded model (`embedded:mini-bert-ko`) to start from."""
     revision: str | None = None
     """The revision (branch, tag or commit) of a Hub model."""
     from_scratch: EncoderSizes | None = None
     """Start from random weights instead, a BERT of these sizes."""
+    tuning: Literal["full", "frozen"] = "full"
+    """What is trained: `full` is every weight, `frozen` only the new head on an encoder that stays as it was."""
     dropout: Fraction | None = None
     """The dropout rate; without one, the checkpoint's own."""
     attn_implementation: Literal["auto", "eager", "sdpa"] = "auto"
@@ -193,6 +200,8 @@ class EncoderModel(BaseModel):
     def _one_start(self) -> Self:
         if (self.model_name_or_path is None) == (self.from_scratch is None):
             raise ValueError("set exactly one of model_name_or_path and from_scratch")
+        if self.tuning == "frozen" and self.from_scratch is not None:
+            raise ValueError("tuning frozen needs model_name_or_path: random weights have to be trained")
         return self
 
 
@@ -370,6 +379,8 @@ class Recipe(BaseModel):
         if self.task == "rate" and self.data.labels is not None:
             raise ValueError("task rate learns numbers; leave data.labels out")
         if self.task == "masked_lm":
+            if self.model.family == "encoder" and self.model.tuning == "frozen":
+                raise ValueError("task masked_lm trains the encoder; model.tuning frozen would leave it as it is")
             if self.model.family != "encoder":
                 raise ValueError(f"task masked_lm is for encoders; model.family {self.model.family} cannot learn it")
             if self.data.labels is not None:
@@ -433,6 +444,24 @@ def _read_yaml(text: str, origin: str) -> object:
         raise UserError(f"{where}: not readable as YAML: {problem}") from None
 
 
+def embedded_model(name: str) -> Path:
+    """The directory of an embedded model, `embedded:mini-bert-ko`: weights, configuration and tokenizer.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    directory = Path(str(resources.files("finetune"))) / "models" / "embedded"
+    names = sorted(path.name for path in directory.glob("*/")) if directory.is_dir() else []
+    if name.removeprefix(EMBEDDED_PREFIX) not in names:
+        raise UserError(f"{name}: no such embedded model; there is {', '.join(names) or 'none'}")
+    return directory / name.removeprefix(EMBEDDED_PREFIX)
+
+
+def local_name(name_or_path: str) -> str:
+    """What libraries know a model by: the directory of an embedded one, else the name as it is."""
+    return str(embedded_model(name_or_path)) if name_or_path.startswith(EMBEDDED_PREFIX) else name_or_path
+
+
 def shipped_recipes() -> dict[str, Path]:
     """The recipes in the package, by name."""
     directory = Path(str(resources.files("finetune"))) / "recipes"
@@ -463,7 +492,7 @@ def find_recipe(name_or_path: str) -> Path:
 
 # --- paths ------------------------------------------------------------------------------------------------------------
 
-_FILE_FIELDS = (("data", "train_file"), ("data", "validation_file"), ("data", "test_file"))
+_FILE_FIELDS = tuple(("data", name) for name in ("train_file", "more_train_files", "validation_file", "test_file"))
 _NAME_OR_PATH_FIELDS = (("model", "model_name_or_path"), ("text", "tokenizer_name_or_path"))
 
 
@@ -471,23 +500,41 @@ def _absolute_paths(tree: dict[str, Any], base: Path) -> None:
     """Make the paths in `tree` absolute, relative ones counting from `base`; names of the Hub stay as they are."""
     for section, field in (*_FILE_FIELDS, *_NAME_OR_PATH_FIELDS):
         values = tree.get(section)
-        value = values.get(field) if isinstance(values, dict) else None
-        if not isinstance(value, str) or value.startswith(EMBEDDED_PREFIX) or "://" in value:
+        if not isinstance(values, dict) or values.get(field) is None:
             continue
-        is_path = (section, field) in _FILE_FIELDS or (base / value).is_dir() or value.startswith(("./", "../", "~"))
-        if is_path and isinstance(values, dict):
-            values[field] = str((base / Path(value).expanduser()).resolve())
+        is_file = (section, field) in _FILE_FIELDS
+        values[field] = _each(values[field], partial(_absolute, base=base, is_file=is_file))
+
+
+def _absolute(value: str, base: Path, *, is_file: bool) -> str:
+    if value.startswith(EMBEDDED_PREFIX) or "://" in value:
+        return value
+    is_path = is_file or (base / value).is_dir() or value.startswith(("./", "../", "~"))
+    return str((base / Path(value).expanduser()).resolve()) if is_path else value
+
+
+def _each(value: object, change: Callable[[str], str]) -> object:
+    """`change` of a text, or of each text in a list; anything else is a mistake that the recipe's types will name."""
+    if isinstance(value, list):
+        return [_each(one, change) for one in value]
+    return change(value) if isinstance(value, str) else value
 
 
 def relative_paths(tree: dict[str, Any], base: Path) -> dict[str, Any]:
     """`tree` (a dumped recipe) with absolute paths written relative to `base`, which can then be moved with them."""
     relative = {key: dict(value) if isinstance(value, dict) else value for key, value in tree.items()}
     for section, field in (*_FILE_FIELDS, *_NAME_OR_PATH_FIELDS):
-        value = relative.get(section, {}).get(field)
-        if isinstance(value, str) and Path(value).is_absolute():
-            path = Path(os.path.relpath(value, base)).as_posix()
-            relative[section][field] = path if path.startswith("../") else f"./{path}"
+        values = relative.get(section, {})
+        if values.get(field) is not None:
+            values[field] = _each(values[field], lambda value: _relative(value, base))
     return relative
+
+
+def _relative(value: str, base: Path) -> str:
+    if not Path(value).is_absolute():
+        return value
+    path = Path(os.path.relpath(value, base)).as_posix()
+    return path if path.startswith("../") else f"./{path}"
 
 
 # --- loading and dumping ----------------------------------------------------------------------------------------------

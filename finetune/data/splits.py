@@ -62,6 +62,14 @@ def load_splits(data: Data, task: Task = "classify") -> Splits:
     dropped: dict[str, dict[str, int]] = {}
     for split, dataset in raw.items():
         rows[split], dropped[split] = _clean(dataset, split, data, labels, str(sources[split]))
+    more_files = [Path(file) for file in data.more_train_files]
+    for number, file in enumerate(more_files, start=2):
+        # Ids and row numbers are each file's own.
+        further, left_out = _clean(_read(data, task, file), f"train{number}", data, labels, str(file))
+        rows["train"] = datasets.concatenate_datasets([rows["train"], further])
+        dropped["train"]["empty"] += left_out["empty"]
+    if more_files and data.id_column:
+        _check_ids(rows["train"], data.id_column, "the training files together")
     _carve(rows, "test", data.test_fraction, data.split_seed)
     _carve(rows, "validation", data.validation_fraction, data.split_seed + 1)
     limits = (data.max_train_rows, data.max_validation_rows, data.max_test_rows)
@@ -89,6 +97,8 @@ def load_splits(data: Data, task: Task = "classify") -> Splits:
         "revision": data.dataset_revision,
         "files": {split: {"name": source.name, "sha256": _file_sha256(source)} for split, source in sources.items()
                   if isinstance(source, Path)},
+        **({"more_train_files": [{"name": file.name, "sha256": _file_sha256(file)} for file in more_files]}
+           if more_files else {}),
         "labels": names,
         "splits": {split: _describe(rows[split], names, dropped.get(split, {})) for split in SPLIT_NAMES},
         "set_aside_from_train": [split for split in ("validation", "test") if split not in sources],
@@ -301,12 +311,16 @@ def _clean(
         load_from_cache_file=False,
     )
     if data.id_column:
-        counts = pc.value_counts(id_array(cleaned))
-        twice = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
-        if len(twice):
-            row_id = twice[0].as_py()
-            raise UserError(f"{source}: the id {row_id!r} in {data.id_column!r} stands twice; ids must be unique")
+        _check_ids(cleaned, data.id_column, source)
     return cleaned, {"empty": len(dataset) - len(cleaned)}
+
+
+def _check_ids(rows: datasets.Dataset, id_column: str, source: str) -> None:
+    counts = pc.value_counts(id_array(rows))
+    twice = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
+    if len(twice):
+        row_id = twice[0].as_py()
+        raise UserError(f"{source}: the id {row_id!r} in {id_column!r} stands twice; ids must be unique")
 
 
 def _target(labels: _Labels | _Ratings, raw: object, where: str) -> int | float:

@@ -18,7 +18,7 @@ from finetune.models.encoder import LOADING_ERRORS, build_encoder, head, max_pos
 from finetune.models.floors import Floor
 from finetune.models.recurrent import RecurrentConfig, RecurrentForSequenceClassification
 from finetune.models.word_vectors import start_from_counts
-from finetune.recipe import EncoderModel, RecurrentModel, Task
+from finetune.recipe import EncoderModel, RecurrentModel, Task, local_name
 
 __all__ = ["Floor", "build_model", "load_model", "match_inputs", "max_positions", "start_at", "start_from_counts"]
 
@@ -91,11 +91,20 @@ def load_model(name_or_path: str | Path, revision: str | None = None) -> PreTrai
     """A trained classifier of any family in float32, from a `model/` directory or the Hub.
 
     Raises:
-        UserError: there is none, or it cannot be reached.
+        UserError: there is none, it cannot be reached, or it has not been fine-tuned.
     """
+    name = str(name_or_path)
     try:
-        return AutoModelForSequenceClassification.from_pretrained(
-            str(name_or_path), revision=revision, dtype=torch.float32
+        model, loading = AutoModelForSequenceClassification.from_pretrained(
+            local_name(name), revision=revision, dtype=torch.float32, output_loading_info=True
         )
     except LOADING_ERRORS as error:
-        raise UserError(f"model {str(name_or_path)!r}: {' '.join(str(error).split())}") from None
+        raise UserError(f"model {name!r}: {' '.join(str(error).split())}") from None
+    if loading["missing_keys"]:
+        # Transformers would draw them at random: every answer would be a guess.
+        lacking = sorted(loading["missing_keys"])[0]
+        raise UserError(
+            f"model {name!r}: no weights for {lacking}: it has no trained classification head; fine-tune it first, "
+            f"finetune train RECIPE --model.model_name_or_path {name}"
+        )
+    return model

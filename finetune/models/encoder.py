@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from finetune.errors import UserError
-from finetune.recipe import EncoderModel, Task
+from finetune.recipe import EncoderModel, Task, local_name
 
 # The names under which architectures keep their dropout rates.
 _DROPOUT_NAMES = (
@@ -89,15 +89,16 @@ def build_encoder(
         return BertForMaskedLM(scratch) if task == "masked_lm" else BertForSequenceClassification(scratch)
     name = model.model_name_or_path
     assert name is not None  # held by the recipe's own check
+    local = local_name(name)
     try:
-        config = AutoConfig.from_pretrained(name, revision=model.revision)
+        config = AutoConfig.from_pretrained(local, revision=model.revision)
         if task == "classify":
             _check_label_order(config, labels, name)
         config.update(names)
         _prepare(config, model)
         auto_class: Any = AutoModelForMaskedLM if task == "masked_lm" else AutoModelForSequenceClassification
         encoder, loading = auto_class.from_pretrained(
-            name,
+            local,
             revision=model.revision,
             config=config,
             attn_implementation=_attention(config, task, attention, name),
@@ -114,7 +115,16 @@ def build_encoder(
     positions = max_positions(encoder)
     if positions is not None and max_length > positions:
         raise UserError(f"text.max_length {max_length} is more than the {positions} positions of {name}")
+    if model.tuning == "frozen":
+        _freeze(encoder, loading)
     return encoder
+
+
+def _freeze(encoder: PreTrainedModel, loading: dict[str, Any]) -> None:
+    """Train nothing but what the checkpoint lacks and what is no part of the encoder: the pooler perhaps, the head."""
+    drawn = {*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])}
+    for name, parameter in encoder.named_parameters():
+        parameter.requires_grad = name in drawn or not name.startswith(f"{encoder.base_model_prefix}.")
 
 
 def max_positions(model: PreTrainedModel) -> int | None:

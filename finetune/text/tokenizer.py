@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from finetune.data import Splits
 from finetune.errors import UserError
-from finetune.recipe import EncoderModel, Recipe
+from finetune.recipe import EncoderModel, Recipe, local_name
 from finetune.text import kobert
 from finetune.text.canary import check_tokenizer
 from finetune.text.sampling import unigram_of
@@ -26,6 +26,7 @@ def load_tokenizer(name_or_path: str, revision: str | None = None) -> PreTrained
     Raises:
         UserError: there is none, it cannot be reached, or it reads Korean wrongly.
     """
+    name_or_path = local_name(name_or_path)
     directory = _kobert_directory(name_or_path, revision)
     if directory is not None:
         tokenizer: PreTrainedTokenizerBase = kobert.load_tokenizer(directory)
