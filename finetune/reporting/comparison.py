@@ -199,6 +199,8 @@ def _test_scores(run: RunDirectory) -> dict[str, Any]:
     test = run.scores()["splits"].get("test")
     if test is None:
         raise UserError(f"{run.path}: no test scores; run `finetune evaluate {run.path} --split test` first")
+    if "bits_per_byte" in test.get("metrics", {}):
+        raise UserError(f"{run.path} is pretrained on text (masked_lm); `compare` knows labels only")
     if "rmse" in test.get("metrics", {}):
         raise UserError(f"{run.path} rates texts; `compare` knows labels only, the run's scores.json has its errors")
     missing = [key for key in ("count", "rows_fingerprint", "labels", "metrics") if key not in test]

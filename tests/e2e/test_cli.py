@@ -4,6 +4,7 @@ import json
 
 import pyarrow.parquet as pq
 import pytest
+from command_line import fails
 from reviews import write_csv, write_ratings
 
 from finetune.cli import main, parse_overrides
@@ -37,17 +38,6 @@ def folder(tmp_path, monkeypatch):
 
 def files(directory):
     return {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
-
-
-def fails(capsys, *arguments):
-    """The one line on stderr of a command that must end with exit code 2."""
-    capsys.readouterr()
-    assert main(arguments) == 2
-    captured = capsys.readouterr()
-    lines = [line for line in captured.err.splitlines() if line.startswith("finetune: ")]
-    assert len(lines) == 1, captured.err
-    assert "Traceback" not in captured.err
-    return lines[0]
 
 
 def test_train_evaluate_predict_compare(folder, capsys):
