@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options, rest = parser.parse_known_args(given)
     try:
-        if rest and options.command not in ("train", "pretrain", "tokenizer", "doctor"):
+        if rest and options.command not in ("train", "pretrain", "tokenizer", "curve", "doctor"):
             raise UserError(f"unknown argument {rest[0]}; `finetune {options.command} --help` lists what there is")
         return int(options.run(options, rest) or 0)
     except UserError as error:
@@ -139,6 +139,19 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("runs", nargs="+", metavar="RUN", help="run directories that share their test rows")
     command.add_argument("--output", required=True, metavar="DIR", help="where the report goes")
     command.set_defaults(run=_compare)
+
+    command = commands.add_parser(
+        "curve",
+        help="recipes by training size and seed, tuned alike: a table with intervals",
+        usage="finetune curve RECIPE [RECIPE ...] --sizes N,N --output DIR [--seeds N] [--FIELD VALUE ...]",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="The first recipe is held against each other one. The same command goes on after a kill.",
+    )
+    command.add_argument("recipes", nargs="+", metavar="RECIPE", help="recipe files or shipped recipes' names")
+    command.add_argument("--sizes", required=True, metavar="N,N", help="training rows, such as 300,1000,3000")
+    command.add_argument("--seeds", type=int, default=3, metavar="N", help="runs of each recipe and size")
+    command.add_argument("--output", required=True, metavar="DIR", help="where the runs and the table go")
+    command.set_defaults(run=_curve)
     return parser
 
 
@@ -297,6 +310,20 @@ def _compare(options: argparse.Namespace, _: Sequence[str]) -> None:
     from finetune.reporting.terminal import compare_and_print
 
     compare_and_print([Path(run) for run in options.runs], Path(options.output))
+
+
+def _curve(options: argparse.Namespace, rest: Sequence[str]) -> None:
+    overrides = parse_overrides(rest)
+    recipes = [load_recipe(name, overrides) for name in options.recipes]
+    try:
+        sizes = sorted({int(size) for size in options.sizes.split(",")})
+    except ValueError:
+        raise UserError(f"--sizes {options.sizes}: whole numbers are needed, such as 300,1000,3000") from None
+    _quiet_libraries()
+    from finetune.curve import curve
+
+    page = curve(recipes, sizes, options.seeds, Path(options.output), ["finetune", *sys.argv[1:]])
+    print(page.read_text(encoding="utf-8"))
 
 
 def _quiet_libraries() -> None:

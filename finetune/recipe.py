@@ -100,7 +100,9 @@ class Data(BaseModel):
     leaked_test_rows: Literal["keep", "drop"] = "keep"
     """Test rows whose text stands in train or validation too: `keep` scores with and without them, `drop` without."""
     max_train_rows: PositiveInteger | None = None
-    """Train on this many rows only, a stratified sample drawn with `split_seed` after the splits are made."""
+    """Train on this many rows only, a stratified sample drawn after the splits are made; smaller ones lie in larger."""
+    train_sample_seed: Integer | None = None
+    """The seed of the sample that max_train_rows keeps; without one, `split_seed`."""
     max_validation_rows: PositiveInteger | None = None
     """Validate on this many rows only."""
     max_test_rows: PositiveInteger | None = None
@@ -341,6 +343,8 @@ class Evaluation(BaseModel):
     """Resamples of the rows for each confidence interval."""
     confidence_level: float = Field(default=0.95, gt=0.5, lt=1)
     """The level of the confidence intervals."""
+    score_test: bool = True
+    """Score the test split at the end; without it the split stays sealed, for runs that only help to choose."""
 
 
 class Recipe(BaseModel):

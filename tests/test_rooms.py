@@ -21,6 +21,7 @@ ROOMS = [
     "training",
     "reporting",
     "quickstart",
+    "curve",
     "cli",
     "__main__",
 ]

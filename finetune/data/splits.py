@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,26 +56,13 @@ def load_splits(data: Data, task: Task = "classify") -> Splits:
         UserError: anything in the data that the user has to mend, with file and row.
     """
     sources = _sources(data)
-    raw = {split: _read(data, task, source) for split, source in sources.items()}
-    labels = _targets(data, task, raw["train"], str(sources["train"]))
-    rows: dict[str, datasets.Dataset] = {}
-    dropped: dict[str, dict[str, int]] = {}
-    for split, dataset in raw.items():
-        rows[split], dropped[split] = _clean(dataset, split, data, labels, str(sources[split]))
     more_files = [Path(file) for file in data.more_train_files]
-    for number, file in enumerate(more_files, start=2):
-        # Ids and row numbers are each file's own.
-        further, left_out = _clean(_read(data, task, file), f"train{number}", data, labels, str(file))
-        rows["train"] = datasets.concatenate_datasets([rows["train"], further])
-        dropped["train"]["empty"] += left_out["empty"]
-    if more_files and data.id_column:
-        _check_ids(rows["train"], data.id_column, "the training files together")
-    _carve(rows, "test", data.test_fraction, data.split_seed)
-    _carve(rows, "validation", data.validation_fraction, data.split_seed + 1)
+    rows, dropped, labels = _whole_splits(data, task, sources, more_files)
     limits = (data.max_train_rows, data.max_validation_rows, data.max_test_rows)
     for split, limit in zip(SPLIT_NAMES, limits, strict=True):
         if limit is not None and limit < len(rows[split]):
-            order = stratified_order(_strata(rows[split]), data.split_seed)
+            seed = data.train_sample_seed if split == "train" else None
+            order = stratified_order(_strata(rows[split]), data.split_seed if seed is None else seed)
             rows[split] = rows[split].select(np.sort(order[:limit]))
     names = list(labels.names) if labels is not None else []
     for split in SPLIT_NAMES:
@@ -106,6 +93,49 @@ def load_splits(data: Data, task: Task = "classify") -> Splits:
     }  # fmt: skip
     values = labels.values() if labels is not None else {}
     return Splits(rows["train"], rows["validation"], rows["test"], names, values, leaked, report)
+
+
+def _whole_splits(
+    data: Data, task: Task, sources: Mapping[str, "Path | _HubSplit"], more_files: Sequence[Path]
+) -> tuple[dict[str, datasets.Dataset], dict[str, dict[str, int]], "_Labels | _Ratings | None"]:
+    """All rows, cleaned and split, what was dropped, and what the labels mean.
+
+    What was read last is kept: a learning curve takes samples of the same rows many times over.
+    """
+    of_samples = {"max_train_rows", "train_sample_seed", "max_validation_rows", "max_test_rows", "leaked_test_rows"}
+    paths = [source for source in (*sources.values(), *more_files) if isinstance(source, Path)]
+    states = [(path.stat().st_mtime_ns, path.stat().st_size) for path in paths if path.exists()]
+    key = (data.model_dump_json(exclude=of_samples), task, tuple(states))
+    if key not in _kept:
+        read = _read_and_split(data, task, sources, more_files)
+        _kept.clear()
+        _kept[key] = read
+    rows, dropped, labels = _kept[key]
+    return dict(rows), {split: dict(counts) for split, counts in dropped.items()}, labels
+
+
+_kept: dict[Any, Any] = {}
+
+
+def _read_and_split(
+    data: Data, task: Task, sources: Mapping[str, "Path | _HubSplit"], more_files: Sequence[Path]
+) -> tuple[dict[str, datasets.Dataset], dict[str, dict[str, int]], "_Labels | _Ratings | None"]:
+    raw = {split: _read(data, task, source) for split, source in sources.items()}
+    labels = _targets(data, task, raw["train"], str(sources["train"]))
+    rows: dict[str, datasets.Dataset] = {}
+    dropped: dict[str, dict[str, int]] = {}
+    for split, dataset in raw.items():
+        rows[split], dropped[split] = _clean(dataset, split, data, labels, str(sources[split]))
+    for number, file in enumerate(more_files, start=2):
+        # Ids and row numbers are each file's own.
+        further, left_out = _clean(_read(data, task, file), f"train{number}", data, labels, str(file))
+        rows["train"] = datasets.concatenate_datasets([rows["train"], further])
+        dropped["train"]["empty"] += left_out["empty"]
+    if more_files and data.id_column:
+        _check_ids(rows["train"], data.id_column, "the training files together")
+    _carve(rows, "test", data.test_fraction, data.split_seed)
+    _carve(rows, "validation", data.validation_fraction, data.split_seed + 1)
+    return rows, dropped, labels
 
 
 def load_rows(data: Data, task: Task = "classify") -> tuple[datasets.Dataset, list[str], dict[str, int]]:

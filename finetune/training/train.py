@@ -87,7 +87,8 @@ def train(
         if main:
             run.write_json(run.scores_file, {**run.scores(), "cost": cost})
             run.write_json(run.environment_file, {**surroundings, "end": environment.now()})
-            say(f"{recipe.name}: {describe_scores('test', run.scores()['splits']['test'])} -> {run.path}")
+            last = _scored_splits(recipe)[-1]
+            say(f"{recipe.name}: {describe_scores(last, run.scores()['splits'][last])} -> {run.path}")
         environment.end(accelerator)
     return run
 
@@ -115,7 +116,7 @@ def _train_floor(
     floor = Floor(model, column(splits.train, "text"), label_array(splits.train), len(splits.labels))
     training_seconds = time.monotonic() - started
     scoring_seconds = 0.0
-    for split in ("validation", "test"):
+    for split in _scored_splits(recipe):
         texts = column(splits[split], "text")
         started = time.monotonic()
         outputs = floor.outputs(texts)
@@ -126,7 +127,7 @@ def _train_floor(
         "trainable_parameters": floor.parameter_count(),
         "training_seconds": training_seconds,
         "training_rows_per_second": len(splits.train) / max(training_seconds, 1e-9),
-        "scoring_rows_per_second": len(splits.test) / max(scoring_seconds, 1e-9),
+        "scoring_rows_per_second": len(splits[_scored_splits(recipe)[-1]]) / max(scoring_seconds, 1e-9),
         "model_bytes": None,
     }
 
@@ -150,7 +151,7 @@ def _train_model(
         raw_model.save_pretrained(run.model_directory)
         save_tokenizer(tokenizer, run.model_directory)
     scoring_seconds = 0.0
-    for split in ("validation", "test"):
+    for split in _scored_splits(recipe):
         rows = encoded[split] if split in encoded else _encode(split, recipe, splits, tokenizer)
         started = time.monotonic()
         with ProgressBar(f"scoring {split}", len(rows), main_process=main) as bar:
@@ -165,7 +166,7 @@ def _train_model(
         "training_rows_per_second": state.rows / max(state.seconds, 1e-9),
         "training_tokens_per_second": state.tokens / max(state.seconds, 1e-9),
         "training_tokens": state.tokens,
-        "scoring_rows_per_second": len(splits.test) / max(scoring_seconds, 1e-9),
+        "scoring_rows_per_second": len(splits[_scored_splits(recipe)[-1]]) / max(scoring_seconds, 1e-9),
         "model_bytes": (run.model_directory / "model.safetensors").stat().st_size if main else None,
         "steps": state.step,
         "best_step": state.best_step,
@@ -276,6 +277,10 @@ def _record(
         return  # a killed run had come this far; the test split is not scored a second time
     leaked = splits.leaked_test_ids if split == "test" else frozenset()
     record_scores(run, split, splits[split], splits.labels, references, outputs, recipe.evaluation, leaked)
+
+
+def _scored_splits(recipe: Recipe) -> tuple[str, ...]:
+    return ("validation", "test") if recipe.evaluation.score_test else ("validation",)
 
 
 def _with_label_names(recipe: Recipe, splits: Splits) -> Recipe:
