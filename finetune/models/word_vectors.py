@@ -50,9 +50,14 @@ def ppmi_vectors(
     information = np.log(near.data * total / (by_token[near.row] * by_context[near.col]))
     is_positive = information > 0
     positive = (information[is_positive], (near.row[is_positive], near.col[is_positive]))
-    svd = TruncatedSVD(n_components=dimensions, random_state=seed)
-    # The left singular vectors by the roots of the singular values: the better half of Levy et al.'s section 3.3.
-    vectors = svd.fit_transform(scipy.sparse.csr_matrix(positive, shape=near.shape)) / np.sqrt(svd.singular_values_)
+    svd = TruncatedSVD(n_components=min(dimensions, vocabulary_size), random_state=seed)
+    scaled = svd.fit_transform(scipy.sparse.csr_matrix(positive, shape=near.shape))
+    # Left singular vectors by the roots of the singular values (Levy et al., section 3.3). A small text has fewer
+    # directions than the model is wide; the others stay empty.
+    roots = np.sqrt(svd.singular_values_)
+    vectors = np.zeros((vocabulary_size, dimensions))
+    is_direction = roots > 1e-6 * roots.max(initial=1.0)
+    vectors[:, np.flatnonzero(is_direction)] = scaled[:, is_direction] / roots[is_direction]
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0).astype(np.float32), counts
 
