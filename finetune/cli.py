@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from finetune import __version__
@@ -33,7 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"finetune: {error}", file=sys.stderr)
         return 2
     except Interrupted as stop:
-        again = " ".join(shlex.quote(word) for word in (*given, *([] if "--resume" in given else ["--resume"])))
+        # A curve goes on by itself, cell by cell.
+        flag = [] if "--resume" in given or options.command not in ("train", "pretrain") else ["--resume"]
+        again = " ".join(shlex.quote(word) for word in (*given, *flag))
         print(f"finetune: {stop}. To go on: finetune {again}", file=sys.stderr)
         return 128 + stop.signal_number
     except KeyboardInterrupt:
@@ -46,11 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if not is_disk_full(error):
             raise
-        go_on = (
-            "; the last good checkpoint is intact: make room, then --resume"
-            if options.command in ("train", "pretrain")
-            else ""
-        )
+        go_on = {
+            "train": "; the last good checkpoint is intact: make room, then --resume",
+            "pretrain": "; the last good checkpoint is intact: make room, then --resume",
+            "curve": "; what is finished stays: make room, then the same command",
+        }.get(options.command, "")
         print(f"finetune: no space left on the disk: {error}{go_on}", file=sys.stderr)
         return 2
 
@@ -67,18 +70,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"finetune {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    # Whole flags only: a recipe's --seed is no short form of the curve's --seeds.
+    add_command = partial(commands.add_parser, allow_abbrev=False)
 
-    command = commands.add_parser("quickstart", help="embedded data: floors, LSTM, encoder, comparison, in minutes")
+    command = add_command("quickstart", help="embedded data: floors, LSTM, encoder, comparison, in minutes")
     command.add_argument("--output_dir", default="runs", help="the directory that holds the run directories")
     command.add_argument("--report_dir", default="reports/quickstart", help="where the comparison goes")
     command.set_defaults(run=_quickstart)
 
-    command = commands.add_parser("recipes", help="list the shipped recipes; `recipes show NAME` prints one")
+    command = add_command("recipes", help="list the shipped recipes; `recipes show NAME` prints one")
     command.add_argument("action", nargs="?", choices=["list", "show"], default="list")
     command.add_argument("recipe", nargs="?", metavar="RECIPE", help="a shipped recipe's name or a file")
     command.set_defaults(run=_recipes)
 
-    command = commands.add_parser(
+    command = add_command(
         "doctor",
         help="what is wrong with this data, before any training",
         usage="finetune doctor RECIPE|FILE [--json] [--FIELD VALUE ...]",
@@ -89,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--json", action="store_true", help="print the whole report as JSON")
     command.set_defaults(run=_doctor)
 
-    command = commands.add_parser(
+    command = add_command(
         "train",
         help="run a recipe: any family",
         usage="finetune train RECIPE [--overwrite | --resume] [--FIELD VALUE ...]",
@@ -98,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_training_arguments(command)
 
-    command = commands.add_parser(
+    command = add_command(
         "tokenizer",
         help="train a tokenizer on a recipe's training rows",
         usage="finetune tokenizer RECIPE --output DIR [--FIELD VALUE ...]",
@@ -109,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--output", required=True, metavar="DIR", help="where the tokenizer goes")
     command.set_defaults(run=_tokenizer)
 
-    command = commands.add_parser(
+    command = add_command(
         "pretrain",
         help="pretrain an encoder on text without labels",
         usage="finetune pretrain RECIPE [--overwrite | --resume] [--FIELD VALUE ...]",
@@ -118,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_training_arguments(command)
 
-    command = commands.add_parser("evaluate", help="score a run or model on a split or a file")
+    command = add_command("evaluate", help="score a run or model on a split or a file")
     command.add_argument("model", metavar="RUN|MODEL", help="a run directory, a model directory or a Hub id")
     command.add_argument("--split", choices=["validation", "test"], help="score this split of the run's own data")
     command.add_argument("--data", metavar="FILE", help="score a file instead (text and label columns)")
@@ -127,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--output", metavar="DIR", help="where scores and predictions of FILE go")
     command.set_defaults(run=_evaluate)
 
-    command = commands.add_parser("predict", help="label texts with a trained model")
+    command = add_command("predict", help="label texts with a trained model")
     command.add_argument("model", metavar="RUN|MODEL", help="a run directory, a model directory or a Hub id")
     command.add_argument("texts", nargs="*", metavar="TEXT", help="texts; without any, lines of standard input")
     command.add_argument("--input", metavar="FILE", help="a CSV, TSV, JSONL or Parquet file instead, row by row")
@@ -135,12 +140,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--text_column", default="text", help="the column with the text in the input")
     command.set_defaults(run=_predict)
 
-    command = commands.add_parser("compare", help="runs side by side: a table, curves and one HTML page")
+    command = add_command("compare", help="runs side by side: a table, curves and one HTML page")
     command.add_argument("runs", nargs="+", metavar="RUN", help="run directories that share their test rows")
     command.add_argument("--output", required=True, metavar="DIR", help="where the report goes")
     command.set_defaults(run=_compare)
 
-    command = commands.add_parser(
+    command = add_command(
         "curve",
         help="recipes by training size and seed, tuned alike: a table with intervals",
         usage="finetune curve RECIPE [RECIPE ...] --sizes N,N --output DIR [--seeds N] [--FIELD VALUE ...]",
@@ -225,12 +230,12 @@ def _tokenizer(options: argparse.Namespace, rest: Sequence[str]) -> None:
     _quiet_libraries()
     from finetune.data import load_splits
     from finetune.progress import say
-    from finetune.text import build_tokenizer, save_tokenizer
+    from finetune.text import save_tokenizer, tokenizer_of_rows
 
     say(f"{recipe.name}: reading the data")
     splits = load_splits(recipe.data, recipe.task)
     say(f"  training on {len(splits.train):,} rows")
-    tokenizer = build_tokenizer(recipe, splits)
+    tokenizer = tokenizer_of_rows(recipe, splits)
     save_tokenizer(tokenizer, output)
     print(f"{len(tokenizer):,} tokens -> {output}")
 

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from finetune.data import load_splits
 from finetune.errors import UserError
 from finetune.progress import say
 from finetune.recipe import MajorityFloor, Recipe, TfidfFloor, with_values
 from finetune.reporting.learning_curve import Cell, summarize_curve, write_curve
-from finetune.run import RunDirectory
 from finetune.training import train
 
 FACTORS = (1 / 3, 1.0, 3.0)
@@ -28,6 +28,9 @@ def curve(
         UserError: recipes that cannot stand in one table, or anything that `train` refuses.
     """
     _check(recipes, sizes, seeds)
+    rows = len(load_splits(recipes[0].data.model_copy(update={"max_train_rows": None})).train)
+    if max(sizes) > rows:
+        raise UserError(f"curve: --sizes {max(sizes)} is more than the {rows:,} training rows that there are")
     cells: list[Cell] = []
     for size in sizes:
         for recipe in recipes:
@@ -35,7 +38,8 @@ def curve(
             for seed in range(seeds):
                 name = f"{recipe.name}-{size}-seed{seed}"
                 say(f"\n{name}")
-                run = _train(_cell(recipe, size, seed, factor, name, output / "runs"), command)
+                tuned = _cell(recipe, size, seed, factor, name, output / "runs")
+                run = train(tuned, resume=True, command=command)
                 cells.append(Cell(recipe.name, size, seed, factor, run))
     summary = summarize_curve(cells, _tuning_account(recipes))
     return write_curve(summary, output)
@@ -62,15 +66,18 @@ def _choose(recipe: Recipe, size: int, directory: Path, command: Sequence[str]) 
     for factor in FACTORS:
         name = f"{recipe.name}-{size}-x{factor:.2g}"
         say(f"\n{name} (tuning)")
-        tried = _cell(recipe, size, 0, factor, name, directory)
-        run = _train(with_values(tried, evaluation={"score_test": False}), command)
+        tried = with_values(_cell(recipe, size, 0, factor, name, directory), evaluation={"score_test": False})
+        run = train(tried, resume=True, command=command)
         accuracies[factor] = run.scores()["splits"]["validation"]["metrics"]["accuracy"]["value"]
     return max(sorted(FACTORS, key=lambda factor: abs(factor - 1)), key=lambda factor: accuracies[factor])
 
 
 def _cell(recipe: Recipe, size: int, seed: int, factor: float, name: str, directory: Path) -> Recipe:
     section, field = _tuned(recipe)
-    changes: dict[str, Mapping[str, Any]] = {"data": {"max_train_rows": size, "train_sample_seed": seed}}
+    changes: dict[str, Mapping[str, Any]] = {
+        "data": {"max_train_rows": size, "train_sample_seed": seed},
+        "evaluation": {"score_test": True},
+    }
     if not isinstance(recipe.model, MajorityFloor):
         changes[section] = {field: _value(recipe) * factor}
     named = recipe.model_copy(update={"name": name, "output_dir": str(directory), "seed": seed})
@@ -84,10 +91,6 @@ def _tuned(recipe: Recipe) -> tuple[str, str]:
 
 def _value(recipe: Recipe) -> float:
     return recipe.model.regularization if isinstance(recipe.model, TfidfFloor) else recipe.training.learning_rate
-
-
-def _train(recipe: Recipe, command: Sequence[str]) -> RunDirectory:
-    return train(recipe, resume=True, command=command)
 
 
 def _tuning_account(recipes: Sequence[Recipe]) -> dict[str, Any]:

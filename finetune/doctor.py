@@ -64,7 +64,7 @@ def diagnose(recipe: Recipe) -> Report:
     """
     data, text = recipe.data, recipe.text
     is_floor = isinstance(recipe.model, MajorityFloor | TfidfFloor)
-    if is_floor and data.train_file and not (data.validation_file or data.test_file):
+    if is_floor and data.train_file and not (data.validation_file or data.test_file or data.more_train_files):
         rows, labels, dropped = load_rows(data, recipe.task)
         name = text.tokenizer_name_or_path
         tokenizer = load_tokenizer(name) if name is not None else None

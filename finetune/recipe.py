@@ -40,6 +40,11 @@ def _parse_integer(value: object) -> object:
     return value
 
 
+def _parse_list(value: object) -> object:
+    """Accept one text for a list of one."""
+    return (value,) if isinstance(value, str) else value
+
+
 Integer = Annotated[int, BeforeValidator(_parse_integer)]
 PositiveInteger = Annotated[Integer, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -69,8 +74,8 @@ class Data(BaseModel):
     """The name of the test split of a Hub data set; without one, rows of the training split are set aside."""
     train_file: str | None = None
     """A local file with training rows; a relative path counts from the recipe's directory."""
-    more_train_files: tuple[str, ...] = ()
-    """Further local files whose rows are added to those of `train_file`; they may be of other formats."""
+    more_train_files: Annotated[tuple[str, ...], BeforeValidator(_parse_list)] = ()
+    """Further local files whose rows are added to those of `train_file`: one, or a [list]."""
     validation_file: str | None = None
     """A local file with validation rows; without one, training rows are set aside."""
     test_file: str | None = None
@@ -78,7 +83,7 @@ class Data(BaseModel):
     file_format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "text"] = "auto"
     """The format of local files; `auto` goes by the file name. `text` is one text a line, for `masked_lm` alone."""
     encoding: str = "utf-8"
-    """The encoding of CSV, TSV and JSONL files, such as `utf-8` or `cp949`."""
+    """The encoding of CSV, TSV, JSONL and text files, such as `utf-8` or `cp949`."""
     quoting: Literal["auto", "minimal", "none"] = "auto"
     """Whether quote marks in CSV and TSV enclose fields; `auto` is `minimal` for CSV and `none` for TSV."""
     text_column: str = "text"
@@ -133,7 +138,7 @@ class Text(BaseModel):
     vocabulary_size: PositiveInteger = 8000
     """The largest size of a vocabulary trained here."""
     min_frequency: PositiveInteger = 2
-    """Units seen less often than this in the training rows are unknown, in a vocabulary trained here."""
+    """Units seen less often than this in the training rows are unknown, in a vocabulary trained here (no Unigram)."""
     lowercase: bool = False
     """Lower-case the text, for a vocabulary trained here."""
     max_length: PositiveInteger = 128
@@ -179,7 +184,7 @@ class EncoderSizes(BaseModel):
 
 
 class EncoderModel(BaseModel):
-    """A BERT-family encoder with a classification head."""
+    """A BERT-family encoder with the head of the task."""
 
     model_config = TYPED
 
@@ -357,7 +362,7 @@ class Recipe(BaseModel):
     output_dir: str = "runs"
     """The directory that holds the run directories; a relative path counts from the working directory."""
     seed: Integer = 42
-    """The seed of initial weights, dropout and the order of batches."""
+    """The seed of initial weights, dropout, the order of batches, masks and segmentations."""
     task: Task = "classify"
     """What the model learns: `classify` gives a text one of its labels, `rate` a number, `masked_lm` hidden tokens."""
     data: Data
@@ -383,6 +388,8 @@ class Recipe(BaseModel):
         if self.task == "rate" and self.data.labels is not None:
             raise ValueError("task rate learns numbers; leave data.labels out")
         if self.task == "masked_lm":
+            if not self.evaluation.score_test:
+                raise ValueError("task masked_lm has one look at its test split, at the end; leave score_test true")
             if self.model.family == "encoder" and self.model.tuning == "frozen":
                 raise ValueError("task masked_lm trains the encoder; model.tuning frozen would leave it as it is")
             if self.model.family != "encoder":
@@ -455,7 +462,7 @@ def embedded_model(name: str) -> Path:
         UserError: there is no such model.
     """
     directory = Path(str(resources.files("finetune"))) / "models" / "embedded"
-    names = sorted(path.name for path in directory.glob("*/")) if directory.is_dir() else []
+    names = sorted(path.parent.name for path in directory.glob("[!.]*/config.json"))
     if name.removeprefix(EMBEDDED_PREFIX) not in names:
         raise UserError(f"{name}: no such embedded model; there is {', '.join(names) or 'none'}")
     return directory / name.removeprefix(EMBEDDED_PREFIX)
@@ -551,6 +558,8 @@ def recipe_for_file(file: str, overrides: Sequence[tuple[str, str]] = ()) -> Rec
         UserError: unknown or mistyped keys.
     """
     tree: dict[str, Any] = {"name": "file", "data": {"train_file": file}, "model": {"family": "majority"}}
+    if dict(overrides).get("task") in PRETRAINING_TASKS:
+        tree["model"] = {"family": "encoder", "from_scratch": {}}
     for key, value in overrides:
         _set_dotted(tree, key, _read_yaml(value, f"--{key}"))
     return parse_recipe(tree, file)

@@ -62,7 +62,10 @@ class RunDirectory:
         return self.path / "tracking"
 
     def predictions_file(self, split: str) -> Path:
-        """Columns id, reference, predicted (label names) and scores (a probability per label, in label order)."""
+        """Columns id, reference, predicted (label names) and scores (a probability per label, in label order).
+
+        Of a masked language model id, nats, correct, tokens and bytes: sums over the hidden tokens of a row.
+        """
         return self.path / "predictions" / f"{split}.parquet"
 
     def is_finished(self) -> bool:

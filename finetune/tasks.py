@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from finetune.text.masking import IGNORED_LABEL
 
+_TARGETS_AT_ONCE = 2048
 _HEADS = (
     "cls",  # BERT, KoBERT, DeBERTa
     "lm_head",  # RoBERTa, XLM-R
@@ -186,13 +187,19 @@ def outputs(model: nn.Module, batch: Mapping[str, Tensor]) -> NDArray[np.float64
     Where the batch has targets among its tokens, (batch, 2): their negative log probability in nats, summed over a row,
     and how many of them were the most probable token. In float64, so that a confident mistake has a finite loss.
     """
-    logits = _logits(model, batch).double()
+    logits = _logits(model, batch)
     if not _has_token_targets(batch):
+        logits = logits.double()
         return (logits if is_rating(model) else logits.softmax(dim=-1)).cpu().numpy()
     targets = _targets(batch)
     references = batch["labels"][targets]
-    sums = torch.zeros(len(targets), 2, dtype=torch.float64, device=logits.device)
-    losses = nn.functional.cross_entropy(logits, references, reduction="none")
-    rows = targets.nonzero()[:, 0]
-    sums.index_add_(0, rows, torch.stack([losses, (logits.argmax(dim=-1) == references).double()], dim=1))
-    return sums.cpu().numpy()
+    rows = targets.nonzero()[:, 0].cpu().numpy()
+    sums = np.zeros((len(targets), 2))
+    # Some targets at a time: in float64, the logits over a large vocabulary would not fit into memory.
+    for start in range(0, len(references), _TARGETS_AT_ONCE):
+        some = slice(start, start + _TARGETS_AT_ONCE)
+        of_these, wanted = logits[some].double(), references[some]
+        losses = nn.functional.cross_entropy(of_these, wanted, reduction="none")
+        np.add.at(sums[:, 0], rows[some], losses.cpu().numpy())
+        np.add.at(sums[:, 1], rows[some], (of_these.argmax(dim=-1) == wanted).cpu().numpy())
+    return sums

@@ -2,7 +2,7 @@
 
     python scripts/render_cards.py
 
-Each `model_cards/NAME.md.jinja` becomes `model_cards/NAME.md`; every number in it comes from
+Each `model_cards/NAME.md.jinja` becomes `model_cards/NAME.md`; what is said of the run comes from
 `finetune/models/embedded/NAME/`.
 """
 
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from safetensors import safe_open
 
 from finetune.recipe import load_recipe
 from finetune.reporting.learning_curve import curve_markdown
@@ -28,8 +27,6 @@ def render(template: Path) -> str:
     """
     directory = EMBEDDED / template.name.removesuffix(".md.jinja")
     run = directory / "pretraining"
-    with safe_open(directory / "model.safetensors", framework="pt") as weights:
-        shapes = [weights.get_slice(name).get_shape() for name in weights.keys()]  # noqa: SIM118
     log = [json.loads(line) for line in (run / "train_log.jsonl").read_text(encoding="utf-8").splitlines()]
     values: dict[str, Any] = {
         name: json.loads((run / f"{name}.json").read_text(encoding="utf-8"))
@@ -41,7 +38,6 @@ def render(template: Path) -> str:
         "config": json.loads((directory / "config.json").read_text(encoding="utf-8")),
         "validations": [record for record in log if "validation" in record],
         "bytes": (directory / "model.safetensors").stat().st_size,
-        "stored_tensors": len(shapes),
         "experiments": [json.loads(line) for line in experiments.read_text(encoding="utf-8").splitlines()],
         "curves": {
             path.stem.removeprefix("curve-"): curve_markdown(json.loads(path.read_text(encoding="utf-8")))

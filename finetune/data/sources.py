@@ -1,7 +1,9 @@
 """Readers: a Hub data set, a local CSV, TSV, JSONL, Parquet or text file, or the embedded reviews, by `datasets`."""
 
+import bz2
 import csv
 import difflib
+import gzip
 import json
 import lzma
 import os
@@ -13,10 +15,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import datasets
-import fsspec
 import pyarrow
 
 from finetune.errors import UserError
@@ -112,8 +113,7 @@ def _refuse_by_first_bytes(path: Path, encoding: str, *, compressed: bool = Fals
         first = file.read(4096)
     for magic, name in _COMPRESSED.items():
         if first.startswith(magic):
-            # The builder reads compressed text as UTF-8 whatever encoding it is given.
-            if compressed and name != "zstd" and _is_utf8(encoding):
+            if compressed and name != "zstd":
                 return
             raise UserError(f"{path} is compressed with {name}; unpack it first")
     if first.startswith(b"\xd0\xcf\x11\xe0") or (first.startswith(b"PK\x03\x04") and path.suffix.lower() == ".xlsx"):
@@ -147,7 +147,7 @@ def _wrong_encoding(path: Path, encoding: str) -> UserError:
     where, broken = str(path), b""
     # A line of UTF-16 or UTF-32 cannot be found by its bytes.
     if not encoding.lower().startswith(("utf-16", "utf-32", "utf_16", "utf_32")):
-        with fsspec.open(str(path), "rb", compression="infer") as file:
+        with _open(path) as file:
             for row, line in enumerate(file, start=1):
                 try:
                     line.decode(encoding)
@@ -321,18 +321,42 @@ def _json_kind(value: object) -> str:
 
 
 def _read_text(path: Path, encoding: str) -> datasets.Dataset:
-    """One text a line, as the column `text`."""
+    """One text a line, as the column `text`; compressed by gzip, bzip2 or xz, or not."""
+    read_as = "utf-8-sig" if _is_utf8(encoding) else encoding  # without the mark that Windows puts first
     try:
-        with fsspec.open(str(path), "rt", encoding=encoding, compression="infer") as lines:
-            for _ in lines:  # before anything is built, so that a wrong encoding is found by its row
-                pass
+        count = sum(1 for _ in _lines_of(path, read_as))  # a wrong encoding is found before anything is built
     except LookupError:
         raise UserError(f"data.encoding: no encoding named {encoding!r}") from None
     except UnicodeError:
         raise _wrong_encoding(path, encoding) from None
     except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
         raise UserError(f"{path}: damaged: {_first_line(error)}; download it again") from None
-    return _build("text", path, encoding="utf-8-sig" if _is_utf8(encoding) else encoding)
+    if count == 0:
+        raise UserError(f"{path}: no line in it")
+    state = path.stat()
+    # The cache knows a file by what is given here.
+    source = {"path": path, "encoding": read_as, "changed": state.st_mtime_ns, "size": state.st_size}
+    features = datasets.Features({"text": datasets.Value("string")})
+    return datasets.Dataset.from_generator(_text_rows, features=features, gen_kwargs=source)
+
+
+def _text_rows(path: Path, encoding: str, changed: int, size: int) -> Iterator[dict[str, str]]:
+    for line in _lines_of(path, encoding):
+        yield {"text": line.rstrip("\n")}
+
+
+def _lines_of(path: Path, encoding: str) -> Iterator[str]:
+    with _open(path, encoding) as lines:
+        yield from lines
+
+
+def _open(path: Path, encoding: str | None = None) -> IO[Any]:
+    """A file for reading, as text where an encoding is given, unpacked where its first bytes say that it is packed."""
+    with path.open("rb") as file:
+        first = file.read(8)
+    packed = next((name for magic, name in _COMPRESSED.items() if first.startswith(magic)), None)
+    opener: Any = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}.get(packed or "", open)
+    return opener(path, "rb") if encoding is None else opener(path, "rt", encoding=encoding)
 
 
 def _check_parquet_text(path: Path, rows: datasets.Dataset, columns: Sequence[str]) -> None:

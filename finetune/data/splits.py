@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from finetune.data.sources import FileOptions, embedded_file, read_file, read_hub
 from finetune.errors import UserError
-from finetune.recipe import EMBEDDED_PREFIX, TEXT_FORMATS, Data, Task
+from finetune.recipe import EMBEDDED_PREFIX, FILE_FORMATS, PRETRAINING_TASKS, TEXT_FORMATS, Data, Task
 
 Indices = NDArray[np.int64]
 Keys = NDArray[np.uint64]
@@ -57,7 +57,8 @@ def load_splits(data: Data, task: Task = "classify") -> Splits:
     """
     sources = _sources(data)
     more_files = [Path(file) for file in data.more_train_files]
-    rows, dropped, labels = _whole_splits(data, task, sources, more_files)
+    whole, dropped, labels = _whole_splits(data, task, sources, more_files)
+    rows = dict(whole)
     limits = (data.max_train_rows, data.max_validation_rows, data.max_test_rows)
     for split, limit in zip(SPLIT_NAMES, limits, strict=True):
         if limit is not None and limit < len(rows[split]):
@@ -71,14 +72,15 @@ def load_splits(data: Data, task: Task = "classify") -> Splits:
     absent = [name for i, name in enumerate(names) if not (label_array(rows["train"]) == i).any()]
     if absent:
         raise UserError(f"no training row has the label {', '.join(map(repr, absent))}; give rows or leave it out")
-    overlap, leaked = _overlap(rows)
-    if leaked and data.leaked_test_rows == "drop":
+    if data.leaked_test_rows == "drop":
+        # Against all training rows: a smaller sample of them must not have other test rows.
+        _, leaked = _overlap({**whole, "test": rows["test"]})
         kept = [number for number, row_id in enumerate(column(rows["test"], "id")) if row_id not in leaked]
         if not kept:
             raise UserError("every test row's text stands in train or validation too; give other test rows")
         rows["test"] = rows["test"].select(kept)
         dropped.setdefault("test", {})["leaked"] = len(leaked)
-        leaked = frozenset()
+    overlap, leaked = _overlap(rows)
     report = {
         "source": data.dataset_name or "local files",
         "revision": data.dataset_revision,
@@ -95,9 +97,13 @@ def load_splits(data: Data, task: Task = "classify") -> Splits:
     return Splits(rows["train"], rows["validation"], rows["test"], names, values, leaked, report)
 
 
+_kept: dict[tuple[str, Task, tuple[tuple[int, int], ...]], "_Whole"] = {}
+"""The rows that were read last, by what they were read from."""
+
+
 def _whole_splits(
     data: Data, task: Task, sources: Mapping[str, "Path | _HubSplit"], more_files: Sequence[Path]
-) -> tuple[dict[str, datasets.Dataset], dict[str, dict[str, int]], "_Labels | _Ratings | None"]:
+) -> "_Whole":
     """All rows, cleaned and split, what was dropped, and what the labels mean.
 
     What was read last is kept: a learning curve takes samples of the same rows many times over.
@@ -114,25 +120,23 @@ def _whole_splits(
     return dict(rows), {split: dict(counts) for split, counts in dropped.items()}, labels
 
 
-_kept: dict[Any, Any] = {}
-
-
 def _read_and_split(
     data: Data, task: Task, sources: Mapping[str, "Path | _HubSplit"], more_files: Sequence[Path]
-) -> tuple[dict[str, datasets.Dataset], dict[str, dict[str, int]], "_Labels | _Ratings | None"]:
+) -> "_Whole":
     raw = {split: _read(data, task, source) for split, source in sources.items()}
-    labels = _targets(data, task, raw["train"], str(sources["train"]))
+    more = [_read(data, task, file) for file in more_files]
+    labels = _targets(data, task, [raw["train"], *more], str(sources["train"]))
     rows: dict[str, datasets.Dataset] = {}
     dropped: dict[str, dict[str, int]] = {}
     for split, dataset in raw.items():
         rows[split], dropped[split] = _clean(dataset, split, data, labels, str(sources[split]))
-    for number, file in enumerate(more_files, start=2):
-        # Ids and row numbers are each file's own.
-        further, left_out = _clean(_read(data, task, file), f"train{number}", data, labels, str(file))
+    for number, (file, further_raw) in enumerate(zip(more_files, more, strict=True), start=2):
+        # Row numbers, and the ids made of them, are each file's own.
+        further, left_out = _clean(further_raw, f"train{number}", data, labels, str(file))
         rows["train"] = datasets.concatenate_datasets([rows["train"], further])
         dropped["train"]["empty"] += left_out["empty"]
     if more_files and data.id_column:
-        _check_ids(rows["train"], data.id_column, "the training files together")
+        _check_ids(rows["train"], data.id_column, f"{sources['train']} and {', '.join(map(str, more_files))} together")
     _carve(rows, "test", data.test_fraction, data.split_seed)
     _carve(rows, "validation", data.validation_fraction, data.split_seed + 1)
     return rows, dropped, labels
@@ -146,7 +150,7 @@ def load_rows(data: Data, task: Task = "classify") -> tuple[datasets.Dataset, li
     """
     source = Path(str(data.train_file))
     raw = _read(data, task, source)
-    labels = _targets(data, task, raw, str(source))
+    labels = _targets(data, task, [raw], str(source))
     rows, dropped = _clean(raw, "row", data, labels, str(source))
     if len(rows) == 0:
         raise UserError(f"{source}: no row has a text")
@@ -194,18 +198,21 @@ def _sources(data: Data) -> dict[str, Path | _HubSplit]:
 
 
 def _read(data: Data, task: Task, source: Path | _HubSplit) -> datasets.Dataset:
-    label_column = data.label_column if task != "masked_lm" else None
+    label_column = data.label_column if task not in PRETRAINING_TASKS else None
     columns = [c for c in (data.id_column, data.text_column, data.text_pair_column, label_column) if c is not None]
     if isinstance(source, Path):
-        # A .txt with labels is a table (NSMC's is); without labels it is text, a line each.
-        is_text = task == "masked_lm" and data.file_format == "auto" and source.name.lower().endswith(TEXT_FORMATS)
-        file_format = "text" if is_text else data.file_format
+        file_format = "text" if task in PRETRAINING_TASKS and _is_text(data, source.name) else data.file_format
         return read_file(source, FileOptions(file_format, data.encoding, data.quoting), columns)
     rows = read_hub(source.name, data.dataset_config_name, data.dataset_revision, source.split)
     for column in columns:
         if column not in rows.column_names:
             raise UserError(f"{source}: no column {column!r} among {', '.join(rows.column_names)}")
     return rows
+
+
+def _is_text(data: Data, name: str) -> bool:
+    """Whether a file without labels is text, a line each: with labels a .txt is a table (NSMC's is)."""
+    return data.file_format == "text" or (data.file_format == "auto" and name.lower().endswith(TEXT_FORMATS))
 
 
 # --- labels -----------------------------------------------------------------------------------------------------------
@@ -251,13 +258,17 @@ class _Ratings:
         return f"the rating {value!r} is no number; mend the row, or set task classify"
 
 
-def _targets(data: Data, task: Task, train: datasets.Dataset, source: str) -> _Labels | _Ratings | None:
-    if task == "masked_lm":
+_Whole = tuple[dict[str, datasets.Dataset], dict[str, dict[str, int]], _Labels | _Ratings | None]
+"""Rows and what was dropped, by split, and what the labels mean."""
+
+
+def _targets(data: Data, task: Task, files: Sequence[datasets.Dataset], source: str) -> _Labels | _Ratings | None:
+    """What the labels of the training rows mean, over all of their files; None where there are to be none."""
+    if task in PRETRAINING_TASKS:
         return None
     if task == "classify":
-        return _label_names(data, train, source)
-    ratings = {value for raw in train.unique(data.label_column) if (value := _label_value(raw)) is not None}
-    if len(ratings) < 2:
+        return _label_names(data, files, source)
+    if len(_label_values(data, files)) < 2:
         raise UserError(f"{source}: two different ratings or more are needed in {data.label_column!r}")
     return _Ratings()
 
@@ -271,9 +282,14 @@ def _label_value(value: object) -> str | None:
     return str(value).lower() if isinstance(value, bool) else str(value).strip() or None
 
 
-def _label_names(data: Data, train: datasets.Dataset, source: str) -> _Labels:
-    feature = train.features[data.label_column]
-    if not isinstance(feature, datasets.Value | datasets.ClassLabel):
+def _label_values(data: Data, files: Sequence[datasets.Dataset]) -> set[str]:
+    raw = {value for rows in files for value in rows.unique(data.label_column)}
+    return {text for value in raw if (text := _label_value(value)) is not None}
+
+
+def _label_names(data: Data, files: Sequence[datasets.Dataset], source: str) -> _Labels:
+    feature = files[0].features[data.label_column]
+    if not all(isinstance(rows.features[data.label_column], datasets.Value | datasets.ClassLabel) for rows in files):
         raise UserError(
             f"{source}: the column {data.label_column!r} holds lists or objects; one label per row is needed"
         )
@@ -286,7 +302,7 @@ def _label_names(data: Data, train: datasets.Dataset, source: str) -> _Labels:
         return _Labels(names, index)
     if class_names:
         return _Labels(tuple(class_names), {str(i): i for i in range(len(class_names))})
-    values = {value for raw in train.unique(data.label_column) if (value := _label_value(raw)) is not None}
+    values = _label_values(data, files)
     if len(values) < 2:
         raise UserError(f"{source}: two labels or more are needed in {data.label_column!r}, found {sorted(values)}")
     if len(values) > 1000:
@@ -306,7 +322,7 @@ def _clean(
     dataset: datasets.Dataset, split: str, data: Data, labels: _Labels | _Ratings | None, source: str
 ) -> tuple[datasets.Dataset, dict[str, int]]:
     """Rename the columns, map the labels, drop empty texts; count what was dropped."""
-    first_row = 2 if labels is not None and source.endswith((".csv", ".tsv", ".txt")) else 1
+    first_row = 2 if FILE_FORMATS.get(Path(source).suffix) in ("csv", "tsv") and not _is_text(data, source) else 1
     kinds = {"id": datasets.Value("string"), "text": datasets.Value("string")}
     if labels is not None:
         kinds["label"] = datasets.Value(labels.kind)

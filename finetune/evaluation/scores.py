@@ -77,8 +77,8 @@ def _token_metrics(predictions: TokenSums) -> dict[str, Any]:
     for start in range(0, len(predictions.ids), _ROWS_PER_BATCH):
         rows = slice(start, start + _ROWS_PER_BATCH)
         module.add_batch(**{name: values[rows].to_numpy() for name, values in columns.items()})
-    values: dict[str, Any] = module.compute()
-    return values
+    values: dict[str, float] = module.compute()
+    return {name: None if np.isnan(value) else value for name, value in values.items()}
 
 
 def score(

@@ -102,9 +102,11 @@ def load_model(name_or_path: str | Path, revision: str | None = None) -> PreTrai
         raise UserError(f"model {name!r}: {' '.join(str(error).split())}") from None
     if loading["missing_keys"]:
         # Transformers would draw them at random: every answer would be a guess.
-        lacking = sorted(loading["missing_keys"])[0]
+        lacking = min(loading["missing_keys"], key=lambda key: (key.startswith(f"{model.base_model_prefix}."), key))
+        of_encoder = lacking.startswith(f"{model.base_model_prefix}.") and "pooler" not in lacking
+        what = "the checkpoint is not complete" if of_encoder else "it has no trained classification head"
         raise UserError(
-            f"model {name!r}: no weights for {lacking}: it has no trained classification head; fine-tune it first, "
-            f"finetune train RECIPE --model.model_name_or_path {name}"
+            f"model {name!r}: no weights for {lacking}: {what}; fine-tune it first, finetune train RECIPE "
+            f"--model.model_name_or_path {name}"
         )
     return model

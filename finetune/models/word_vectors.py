@@ -5,12 +5,15 @@ with Lessons Learned from Word Embeddings"). A masked language model that begins
 on which it learns little more than how frequent each token is.
 """
 
+from collections.abc import Iterator
+
 import datasets
 import numpy as np
 import scipy.sparse
 import torch
 from numpy.typing import NDArray
 from sklearn.decomposition import TruncatedSVD
+from threadpoolctl import threadpool_limits
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -19,7 +22,7 @@ _SMOOTHING = 0.75
 """Contexts are counted to this power: rare ones would else have too much weight (Levy et al., section 3.2)."""
 _TOKENS = 20_000_000
 """More text than this changes the vectors little."""
-_TOKENS_PER_CHUNK = 1_000_000
+_ROWS_PER_CHUNK = 50_000
 _SCALE = 0.05
 """The root mean square of a vector's entries; BERT's random embeddings have 0.02."""
 
@@ -29,8 +32,8 @@ def ppmi_vectors(
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """Unit vectors by token, (vocabulary, dimensions), and how often each token was seen, (vocabulary,).
 
-    Tokens nearer than the window count the more, the nearer they are. Tokens that are `left_out`, and those never seen,
-    have a vector of zeros.
+    Pairs within the window count the more, the nearer they stand. Tokens that are `left_out` are not counted; they, and
+    those never seen, have a vector of zeros.
     """
     near = scipy.sparse.csr_matrix((vocabulary_size, vocabulary_size), dtype=np.float64)
     counts = np.zeros(vocabulary_size)
@@ -51,7 +54,9 @@ def ppmi_vectors(
     is_positive = information > 0
     positive = (information[is_positive], (near.row[is_positive], near.col[is_positive]))
     svd = TruncatedSVD(n_components=min(dimensions, vocabulary_size), random_state=seed)
-    scaled = svd.fit_transform(scipy.sparse.csr_matrix(positive, shape=near.shape))
+    # Launchers choose other numbers of threads, which would show in the last bits.
+    with threadpool_limits(1):
+        scaled = svd.fit_transform(scipy.sparse.csr_matrix(positive, shape=near.shape))
     # Left singular vectors by the roots of the singular values (Levy et al., section 3.3). A small text has fewer
     # directions than the model is wide; the others stay empty.
     roots = np.sqrt(svd.singular_values_)
@@ -62,19 +67,19 @@ def ppmi_vectors(
     return np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0).astype(np.float32), counts
 
 
-def _chunks(encoded: datasets.Dataset, kept: NDArray[np.bool_]) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """(tokens, row of each) of about a million tokens at a time, without those that are not `kept`."""
-    chunks, seen = [], 0
-    rows_per_chunk = max(1, _TOKENS_PER_CHUNK * len(encoded) // max(1, int(np.sum(encoded["length"]))))
-    for batch in encoded.select_columns(["input_ids"]).with_format("arrow").iter(batch_size=rows_per_chunk):
+def _chunks(
+    encoded: datasets.Dataset, kept: NDArray[np.bool_]
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """(tokens, row of each), some rows at a time, without tokens that are not `kept`; they end after `_TOKENS`."""
+    seen = 0
+    for batch in encoded.select_columns(["input_ids"]).with_format("arrow").iter(batch_size=_ROWS_PER_CHUNK):
         column = batch["input_ids"].combine_chunks()
         tokens = column.flatten().to_numpy()
         rows = np.repeat(np.arange(len(column)), column.value_lengths().to_numpy())
-        chunks.append((tokens[kept[tokens]].astype(np.int64), rows[kept[tokens]]))
+        yield tokens[kept[tokens]].astype(np.int64), rows[kept[tokens]]
         seen += len(tokens)
         if seen >= _TOKENS:
-            break
-    return chunks
+            return
 
 
 def start_from_counts(

@@ -39,8 +39,8 @@ def summarize_curve(cells: Sequence[Cell], tuning: Mapping[str, Any]) -> dict[st
     """
     recipes = list(dict.fromkeys(cell.recipe for cell in cells))
     sizes = sorted({cell.size for cell in cells})
-    counts = {cell.run.scores()["splits"]["test"]["rows_fingerprint"] for cell in cells}
-    if len(counts) > 1:
+    fingerprints = {cell.run.scores()["splits"]["test"]["rows_fingerprint"] for cell in cells}
+    if len(fingerprints) > 1:
         raise UserError("curve: the runs were scored on different test rows; begin a new --output")
     result: dict[str, Any] = {
         "format": 1,
@@ -119,10 +119,9 @@ def curve_markdown(summary: Mapping[str, Any]) -> str:
     for name in recipes:
         lines.append(_row(name, [_points(entry["recipes"][name]["accuracy"]) for entry in summary["by_size"]]))
     first, *others = recipes
-    if others:
-        for name in others:
-            leads = [_points(entry["recipes"][first]["lead"][name], sign=True) for entry in summary["by_size"]]
-            lines.append(_row(f"{first} − {name}", leads))
+    for name in others:
+        leads = [_points(entry["recipes"][first]["lead"][name], sign=True) for entry in summary["by_size"]]
+        lines.append(_row(f"{first} − {name}", leads))
     seeds, rows = summary["seeds"], summary["test_rows"]
     factors = ", ".join(f"{factor:.2g}" for factor in summary["tuning"]["factors"])
     lines += [

@@ -2,7 +2,7 @@
 
 from finetune.text.masking import Masker, bytes_of_tokens
 from finetune.text.sampling import SubwordSampler
-from finetune.text.tokenizer import build_tokenizer, load_tokenizer, save_tokenizer
+from finetune.text.tokenizer import build_tokenizer, fingerprint, load_tokenizer, save_tokenizer, tokenizer_of_rows
 from finetune.text.vocabulary import train_tokenizer
 
 __all__ = [
@@ -10,7 +10,9 @@ __all__ = [
     "SubwordSampler",
     "build_tokenizer",
     "bytes_of_tokens",
+    "fingerprint",
     "load_tokenizer",
     "save_tokenizer",
+    "tokenizer_of_rows",
     "train_tokenizer",
 ]

@@ -4,8 +4,10 @@ Which tokens of a row are hidden is a function of the seed, the epoch and the ro
 with more processes, draws the same.
 """
 
+import json
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import datasets
 import numpy as np
@@ -19,8 +21,8 @@ IGNORED_LABEL = -100
 """A class or token that is no target: it adds nothing to the loss and is not counted."""
 _SHOWN_AS_MASK, _SHOWN_AS_OTHER = 0.8, 0.1
 """BERT's shares of the targets that show [MASK] and that show a token drawn at random; the rest show themselves."""
-_WORD_STARTS = ("▁", "Ġ")
 _WORD_CONTINUES = "##"
+_ONE_BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 
 
 class Masker:
@@ -77,14 +79,28 @@ class Masker:
         return encoded.map(mask, batched=True, with_indices=True, load_from_cache_file=False)
 
 
+def _kind(tokenizer: PreTrainedTokenizerBase) -> Literal["wordpiece", "metaspace", "bytes", "other"]:
+    """How tokens are spelt: `##` goes on with a word, `▁` begins one, or `Ġ` does and letters stand for bytes."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    rules: dict[str, Any] = json.loads(backend.to_str()) if backend is not None else {"model": {}}
+    if rules["model"].get("type") == "WordPiece":
+        return "wordpiece"
+    steps = json.dumps([rules.get("pre_tokenizer"), rules.get("decoder")])
+    if '"ByteLevel"' in steps:
+        return "bytes"
+    return "metaspace" if '"Metaspace"' in steps else "other"
+
+
 def _word_starts(tokenizer: PreTrainedTokenizerBase) -> NDArray[np.bool_]:
+    kind = _kind(tokenizer)
     tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
-    if any(token.startswith(_WORD_CONTINUES) for token in tokens):
+    if kind == "wordpiece":
         return np.array([not token.startswith(_WORD_CONTINUES) for token in tokens])
-    for start in _WORD_STARTS:
-        if any(token.startswith(start) for token in tokens):
-            return np.array([token.startswith(start) for token in tokens])
-    raise UserError("masking.whole_words: this tokenizer's tokens do not show where a word begins; set it to false")
+    starts = {"metaspace": "▁", "bytes": "Ġ"}.get(kind)
+    # Where each token is a character or a word, the mark shows nothing.
+    if starts is None or not any(token.startswith(starts) and len(token) > 1 for token in tokens):
+        raise UserError("masking.whole_words: this tokenizer's tokens do not show where a word begins; set it to false")
+    return np.array([token.startswith(starts) for token in tokens])
 
 
 def bytes_of_tokens(tokenizer: PreTrainedTokenizerBase) -> NDArray[np.int64]:
@@ -92,18 +108,19 @@ def bytes_of_tokens(tokenizer: PreTrainedTokenizerBase) -> NDArray[np.int64]:
 
     Special tokens stand for none; nor, by its id alone, does the unknown token: bits per byte come out a little high.
     """
-    tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
-    is_wordpiece = any(token.startswith(_WORD_CONTINUES) for token in tokens)
-    is_bytes = not is_wordpiece and any(token.startswith("Ġ") for token in tokens)
+    kind = _kind(tokenizer)
 
     def count(token: str) -> int:
-        if is_bytes:
+        if kind == "bytes":
             return len(token)  # a character for each byte
-        if is_wordpiece:
+        if kind == "wordpiece":
             word = token.removeprefix(_WORD_CONTINUES)
             return len(word.encode()) + (word == token)
+        if _ONE_BYTE.fullmatch(token):
+            return 1
         return len(token.replace("▁", " ").encode())
 
+    tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
     sizes = np.array([count(token) for token in tokens], dtype=np.int64)
     sizes[sorted(tokenizer.all_special_ids)] = 0
     return sizes

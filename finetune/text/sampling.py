@@ -127,7 +127,7 @@ class SubwordSampler:
         if self._added is not None and any(map(self._added.search, texts)):
             # Added tokens, and special ones in the text, are found before anything is cut: those few rows as they are.
             return self._plain.encode(texts[0], texts[1] if len(texts) == 2 else None)
-        generator = np.random.default_rng([self._seed, epoch, row])
+        generator = np.random.default_rng([self._seed, epoch, row, 1])  # masks draw from the stream without the 1
         first, *second = [
             [piece for word in self._words(text) for piece in self._lattice.draw(word, generator)] for text in texts
         ]

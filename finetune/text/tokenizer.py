@@ -1,5 +1,6 @@
 """The tokenizer of a model: loaded with it, or trained for it."""
 
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from finetune.errors import UserError
 from finetune.recipe import EncoderModel, Recipe, local_name
 from finetune.text import kobert
 from finetune.text.canary import check_tokenizer
+from finetune.text.masking import Masker
 from finetune.text.sampling import unigram_of
 from finetune.text.vocabulary import train_tokenizer
 
@@ -84,18 +86,30 @@ def build_tokenizer(recipe: Recipe, splits: Splits) -> PreTrainedTokenizerBase:
     Raises:
         UserError: one that is named is not there, cannot be reached, or cannot do what the recipe asks of it.
     """
-    tokenizer = _find_or_train(recipe, splits)
+    model = recipe.model
+    if recipe.text.tokenizer_name_or_path is not None:
+        tokenizer = load_tokenizer(recipe.text.tokenizer_name_or_path)
+    elif isinstance(model, EncoderModel) and model.model_name_or_path is not None:
+        tokenizer = load_tokenizer(model.model_name_or_path, model.revision)
+    else:
+        tokenizer = tokenizer_of_rows(recipe, splits)
     if recipe.text.subword_sampling_alpha is not None:
         unigram_of(tokenizer)
+    if recipe.task == "masked_lm":
+        Masker(tokenizer, recipe.masking, recipe.seed)
     return tokenizer
 
 
-def _find_or_train(recipe: Recipe, splits: Splits) -> PreTrainedTokenizerBase:
+def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """sha256 over what a tokenizer makes of text: equal for equal vocabularies and rules."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    rules = backend.to_str() if backend is not None else json.dumps(sorted(tokenizer.get_vocab().items()))
+    return hashlib.sha256(rules.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def tokenizer_of_rows(recipe: Recipe, splits: Splits) -> PreTrainedTokenizerBase:
+    """A tokenizer trained on the training rows as the recipe's text section says, whatever tokenizer it names."""
     text, model = recipe.text, recipe.model
-    if text.tokenizer_name_or_path is not None:
-        return load_tokenizer(text.tokenizer_name_or_path)
-    if isinstance(model, EncoderModel) and model.model_name_or_path is not None:
-        return load_tokenizer(model.model_name_or_path, model.revision)
     return train_tokenizer(
         _Lines(splits.train, ["text", "text_pair"] if recipe.data.text_pair_column else ["text"]),
         unit=text.unit,

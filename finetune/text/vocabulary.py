@@ -1,4 +1,4 @@
-"""A vocabulary trained on the training rows: words, characters or subwords, as a fast tokenizer."""
+"""A vocabulary trained on the training rows: words, characters, subwords or Unigram's, as a fast tokenizer."""
 
 import io
 import re
@@ -119,10 +119,13 @@ def _train_unigram(texts: Iterable[str], normalizer: normalizers.Normalizer, voc
             minloglevel=2,
         )
     except RuntimeError as error:
-        small = re.search(r"required_chars\. (\d+) vs (\d+)", str(error))
+        small = re.search(r"required_chars\. \d+ vs (\d+)", str(error))
         if small is None:
-            raise
-        needed = int(small[2]) + len(SPECIAL_TOKENS)
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"text.unit unigram: SentencePiece cannot make {vocabulary_size} pieces: {reason}"
+            ) from None
+        needed = int(small[1]) + len(SPECIAL_TOKENS) - 1
         raise UserError(
             f"text.vocabulary_size {vocabulary_size} is too small for a Unigram: the characters of these texts alone "
             f"need {needed}; raise it"

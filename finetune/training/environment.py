@@ -27,6 +27,8 @@ _PACKAGES = (
     "numpy",
     "safetensors",
     "scikit-learn",
+    "scipy",
+    "sentencepiece",
     "tokenizers",
     "torch",
     "transformers",

@@ -48,7 +48,7 @@ class LoopState:
     rows: int = 0
     """Rows trained on."""
     tokens: int = 0
-    """Their tokens, special ones included, padding not."""
+    """Their tokens, special ones included, padding not; with subword sampling those of the unsampled text."""
     seconds: float = 0.0
     """Time spent training, validation left out."""
 
@@ -122,11 +122,10 @@ def _train_step(job: Job, state: LoopState, step: Step, signal_number: int) -> i
     timer = Timer()
     own = sum(tasks.target_count(batch) for batch in step.micro_batches)
     step.targets, signal_number = (int(total) for total in _sum(job, [own, signal_number]))
-    step.targets = max(step.targets, 1)  # rows of nothing but unmaskable tokens have none
     learning_rate = float(job.scheduler.get_last_lr()[0])
     job.model.train()
     loss_sum = _sum(job, [_accumulate(job, state, step)])[0]
-    step.mean_loss = loss_sum / step.targets
+    step.mean_loss = loss_sum / max(1, step.targets)  # rows of nothing but unmaskable tokens have none
     grad_norm = float(job.accelerator.clip_grad_norm_(job.model.parameters(), job.training.max_grad_norm))
     # With fp16 a gradient that overflows is the scaler's affair: it skips the step and scales down.
     is_finite = math.isfinite(loss_sum) and (math.isfinite(grad_norm) or job.training.mixed_precision == "fp16")
@@ -165,7 +164,7 @@ def _accumulate(job: Job, state: LoopState, step: Step) -> float:
                 is_last = number == len(step.micro_batches)
                 with nullcontext() if is_last else accelerator.no_sync(job.model):
                     loss = tasks.loss_sum(job.model, batch)
-                    accelerator.backward(loss * (accelerator.num_processes / step.targets))
+                    accelerator.backward(loss * (accelerator.num_processes / max(1, step.targets)))
                 total += float(loss.detach())
             return total
         except torch.OutOfMemoryError:
@@ -192,7 +191,7 @@ def _sum(job: Job, values: list[float]) -> list[float]:
 
 
 def _refuse_or_skip(job: Job, state: LoopState, step: Step, loss_sum: float, grad_norm: float) -> None:
-    what = f"loss {loss_sum / step.targets}" if not math.isfinite(loss_sum) else f"gradient norm {grad_norm}"
+    what = f"loss {step.mean_loss}" if not math.isfinite(loss_sum) else f"gradient norm {grad_norm}"
     ids = job.batches.row_ids(step.rows)
     rows = ", ".join(ids[:8]) + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")
     if job.training.on_nonfinite == "stop":

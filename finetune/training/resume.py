@@ -71,11 +71,13 @@ def check_unchanged(given: Recipe, run: RunDirectory) -> Recipe:
     return environment.resolve(recorded)
 
 
-def check_surroundings(run: RunDirectory, splits: Splits, surroundings: dict[str, Any]) -> dict[str, Any]:
+def check_surroundings(
+    run: RunDirectory, splits: Splits, vocabulary: str | None, surroundings: dict[str, Any]
+) -> dict[str, Any]:
     """The environment record of a run that goes on: as it began, with the moment of resuming added.
 
     Raises:
-        UserError: the rows, or the number of processes, are not those that the run began with.
+        UserError: the rows, the tokenizer or the number of processes are not those that the run began with.
     """
     if run.data_file.exists():
         recorded = run.data()["splits"]
@@ -86,6 +88,11 @@ def check_surroundings(run: RunDirectory, splits: Splits, surroundings: dict[str
                     f"{run.path}: --resume needs the data that the run began with, but the {split} split has changed "
                     f"({before['count']:,} rows then, {now['count']:,} now). Restore the data, or begin a new run"
                 )
+        if vocabulary != run.data().get("tokenizer_sha256", vocabulary):
+            raise UserError(
+                f"{run.path}: --resume needs the tokenizer that the run began with, but it has changed. Restore it, or "
+                "begin a new run"
+            )
     if not run.environment_file.exists():
         return surroundings
     began = run.environment()

@@ -31,7 +31,7 @@ from finetune.recipe import (
     with_values,
 )
 from finetune.run import RunDirectory
-from finetune.text import Masker, SubwordSampler, build_tokenizer, bytes_of_tokens, save_tokenizer
+from finetune.text import Masker, SubwordSampler, build_tokenizer, bytes_of_tokens, fingerprint, save_tokenizer
 from finetune.training import environment
 from finetune.training.batches import EpochBatches
 from finetune.training.log import TrainingLog
@@ -68,15 +68,16 @@ def train(
         say(_describe_splits(splits), main_process=main)
         # Before anything is written: what does not fit together leaves no run behind.
         model, tokenizer = _start(recipe, splits)
+        vocabulary = fingerprint(tokenizer) if tokenizer is not None else None
         findings = examine_splits(splits, tokenizer, recipe.text.max_length)
         for line in summarize(findings):
             say(f"  {line}", main_process=main)
         surroundings = environment.describe(recipe, accelerator, command)
         if goes_on:
-            surroundings = check_surroundings(run, splits, surroundings)
+            surroundings = check_surroundings(run, splits, vocabulary, surroundings)
         if main:
             run.write_recipe(_with_label_names(recipe, splits))
-            run.write_json(run.data_file, {**splits.report, "doctor": findings})
+            run.write_json(run.data_file, {**splits.report, "tokenizer_sha256": vocabulary, "doctor": findings})
             run.write_json(run.environment_file, surroundings)
         if isinstance(recipe.model, MajorityFloor | TfidfFloor):
             cost = _train_floor(recipe.model, recipe, splits, run)
@@ -158,7 +159,7 @@ def _train_model(
             outputs = predict_outputs(model, rows, tokenizer, accelerator, recipe.evaluation.batch_size, bar.advance)
         scoring_seconds = time.monotonic() - started
         if main:
-            _record(run, splits, split, _references(rows, tokenizer), outputs, recipe)
+            _record(run, splits, split, _references(recipe, rows, tokenizer), outputs, recipe)
     return {
         "parameters": _parameter_count(raw_model),
         "trainable_parameters": sum(p.numel() for p in raw_model.parameters() if p.requires_grad),
@@ -184,9 +185,9 @@ def _encode(split: str, recipe: Recipe, splits: Splits, tokenizer: PreTrainedTok
     return Masker(tokenizer, recipe.masking, recipe.data.split_seed).hide(encoded)
 
 
-def _references(encoded: datasets.Dataset, tokenizer: PreTrainedTokenizerBase) -> NDArray[Any]:
+def _references(recipe: Recipe, encoded: datasets.Dataset, tokenizer: PreTrainedTokenizerBase) -> NDArray[Any]:
     """Label ids or ratings, (n,); of masked rows how many tokens were hidden, and the bytes of their text, (n, 2)."""
-    if "label" in tasks.input_columns(encoded):
+    if recipe.task == "masked_lm":
         return tasks.target_sizes(encoded, bytes_of_tokens(tokenizer))
     return label_array(encoded)
 
@@ -237,7 +238,7 @@ def _fit(
     optimizer = build_optimizer(raw_model, training)
     scheduler = build_scheduler(optimizer, training, total_steps)
     model, prepared = accelerator.prepare(raw_model, optimizer)
-    references = _references(encoded["validation"], tokenizer)
+    references = _references(recipe, encoded["validation"], tokenizer)
     ids = id_array(encoded["validation"])
 
     def validate(current: nn.Module) -> dict[str, float]:

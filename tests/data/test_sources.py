@@ -1,6 +1,10 @@
 """Files as people have them: read right, or refused in one line that names file, row and fix."""
 
+import bz2
+import gzip
 import json
+import lzma
+import os
 
 import datasets
 import pytest
@@ -96,3 +100,36 @@ def test_any_text_comes_back_from_a_csv_as_it_was(tmp_path_factory, texts):
         writer.writerow(["text", "label"])
         writer.writerows([text, "1"] for text in texts)
     assert [row["text"] for row in read(path)] == texts
+
+
+@pytest.mark.parametrize("packer", [None, gzip.compress, bz2.compress, lzma.compress])
+@pytest.mark.parametrize("encoding", ["utf-8", "cp949"])
+def test_text_files_are_a_text_a_line_packed_or_not(tmp_path, packer, encoding):
+    content = "첫 줄\n\n둘째\x0b 줄\r\n셋째".encode(encoding)
+    path = tmp_path / "a.txt"  # what is in it counts, not its name
+    path.write_bytes(content if packer is None else packer(content))
+    rows = read(path, ("text",), file_format="text", encoding=encoding)
+    assert [row["text"] for row in rows] == ["첫 줄", "", "둘째\x0b 줄", "셋째"]
+
+
+def test_a_text_file_is_read_anew_when_it_changes_and_has_no_mark_of_order(tmp_path):
+    path = tmp_path / "a.txt"
+    for text in ("가\n", "나\n"):
+        path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+        assert read(path, ("text",), file_format="text") == [{"text": text.strip()}]
+        os.utime(path, ns=(1, len(text)))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (lzma.compress("가나\n다라\n".encode("cp949")), "row 1: not utf-8 text, it looks like cp949"),
+        (lzma.compress("가나\n".encode() * 100)[:-20], "damaged"),
+        (gzip.compress(b""), "no line in it"),
+        (b"\x28\xb5\x2f\xfd" + b"0" * 50, "compressed with zstd"),
+    ],
+)
+def test_text_files_that_cannot_be_read_are_refused(tmp_path, content, message):
+    path = tmp_path / "a.txt.xz"
+    path.write_bytes(content)
+    assert message in refusal(path, ("text",), file_format="text")

@@ -151,3 +151,32 @@ def test_nsmc_flaws_are_counted(nsmc):
     assert report["repeated_train_rows"] == 3_813
     assert report["leaked_test_rows"] == {"exact": 1_568, "normalized": 2_566}
     assert abs(len(splits.validation) - 15_000) < 100
+
+
+def test_several_training_files_are_one_and_their_labels_too(tmp_path):
+    good = write_rows(tmp_path / "good.csv", [(f"좋다 {n}", "positive") for n in range(30)])
+    bad = write_rows(tmp_path / "bad.csv", [(f"싫다 {n}", "negative") for n in range(20)])
+    splits = load_splits(Data(train_file=good, more_train_files=bad))
+    assert splits.labels == ["negative", "positive"]
+    assert sum(len(splits[name]) for name in ("train", "validation", "test")) == 50
+    ids = [row_id for name in ("train", "validation", "test") for row_id in column(splits[name], "id")]
+    assert len(set(ids)) == 50
+    assert [file["name"] for file in splits.report["more_train_files"]] == ["bad.csv"]
+    assert "together: the id" in refusal(train_file=good, more_train_files=[bad, good], id_column="text")
+    with pytest.raises(ValueError, match="goes with train_file"):
+        Data(dataset_name="a/b", more_train_files=(bad,))
+
+
+def test_text_without_labels(tmp_path):
+    (tmp_path / "a.txt").write_text("가\n\n나\n다\n", encoding="utf-8")
+    data = Data(train_file=str(tmp_path / "a.txt"), validation_fraction=0.34, test_fraction=0.34)
+    splits = load_splits(data, "masked_lm")
+    assert splits.labels == []
+    assert "label" not in splits.train.column_names
+    assert sorted(text for name in ("train", "validation", "test") for text in column(splits[name], "text")) == [
+        "가", "나", "다",
+    ]  # fmt: skip
+    assert splits.report["splits"]["train"]["dropped"] == {"empty": 1}
+    # The same name with labels is a table.
+    (tmp_path / "a.txt").write_text("text\tlabel\n가\t1\n나\t0\n", encoding="utf-8")
+    assert "no rows" in refusal(train_file=str(tmp_path / "a.txt"), validation_fraction=0, test_fraction=0)

@@ -10,6 +10,7 @@ from reviews import write_csv
 from finetune.cli import main
 from finetune.data import load_splits
 from finetune.data.splits import column
+from finetune.errors import UserError
 from finetune.recipe import load_recipe
 from finetune.reporting.learning_curve import _bootstrap
 
@@ -123,6 +124,22 @@ def test_a_second_call_trains_nothing(folder, capsys):
     assert (folder / "curve" / "curve.md").read_text(encoding="utf-8") == page
 
 
+def test_leaks_are_dropped_alike_at_every_size(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_csv(tmp_path / "reviews.csv", 200)
+    write_csv(tmp_path / "test.csv", 60)  # begins as the training file does
+    (tmp_path / "gru.yaml").write_text(RNN, encoding="utf-8")
+    tests = []
+    for size in (20, 150):
+        overrides = [("data.test_file", "test.csv"), ("data.max_train_rows", str(size))]
+        whole = load_splits(load_recipe("gru.yaml", overrides).data)
+        assert whole.leaked_test_ids
+        with pytest.raises(UserError, match="every test row"):
+            load_splits(load_recipe("gru.yaml", [*overrides, ("data.leaked_test_rows", "drop")]).data)
+        tests.append(column(whole.test, "id"))
+    assert tests[0] == tests[1]
+
+
 def test_rows_that_change_are_read_anew(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "gru.yaml").write_text(RNN, encoding="utf-8")
@@ -148,6 +165,8 @@ def test_intervals_have_seeds_and_rows_in_them():
         (["gru.yaml", "gru.yaml", "--sizes", "40"], "two recipes have one name"),
         (["gru.yaml", "--sizes", "many"], "whole numbers are needed"),
         (["gru.yaml", "--sizes", "0"], "whole numbers from 1 on"),
+        (["gru.yaml", "--sizes", "40,1000"], "--sizes 1000 is more than the 216 training rows"),
+        (["gru.yaml", "--sizes", "40", "--seed", "7", "--nonsense", "1"], "unknown key"),
         (["gru.yaml", "--sizes", "40", "--task", "rate"], "only classify has a curve"),
         (["gru.yaml", "quickstart-tfidf", "--sizes", "40"], "different data"),
     ],

@@ -2,6 +2,7 @@
 
 import json
 import lzma
+import shutil
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -128,6 +129,10 @@ def test_the_same_seed_gives_the_same_encoder(pretrained):
             "text.vocabulary_size 30 is too small",
         ),
         (["tokenizer", "small.yaml", "--output", "small.yaml"], "small.yaml exists"),
+        (["pretrain", "small.yaml", "--name", "new", "--text.unit", "word"], "do not show where a word begins"),
+        (["pretrain", "small.yaml", "--name", "new", "--text.vocabulary_size", "4"], "SentencePiece cannot make 4"),
+        (["pretrain", "small.yaml", "--evaluation.score_test", "false"], "leave score_test true"),
+        (["pretrain", "small.yaml", "--resume", "--text.tokenizer_name_or_path", "./other"], "tokenizer_name_or_path"),
         (["predict", "runs/small", "글"], "a pretrained model has no labels yet"),
         (["predict", "runs/small/model", "글"], "it has no trained classification head"),
         (["evaluate", "runs/small", "--split", "test"], "a pretrained model has no labels yet"),
@@ -138,8 +143,28 @@ def test_the_same_seed_gives_the_same_encoder(pretrained):
 def test_a_users_error_is_one_line(pretrained, capsys, arguments, message):
     assert message in fails(capsys, *arguments)
     assert not (pretrained.parent.parent / "report").exists()
+    assert not (pretrained.parent / "new").exists()
 
 
 def test_the_doctor_reads_text_without_labels(pretrained, capsys):
-    assert main(["doctor", "small.yaml"]) == 0
-    assert "unknown tokens" in capsys.readouterr().out
+    for data in (["small.yaml"], ["texts.txt.xz", "--task", "masked_lm", "--text.vocabulary_size", "300"]):
+        assert main(["doctor", *data]) == 0
+        assert "unknown tokens" in capsys.readouterr().out
+
+
+def test_a_tokenizer_that_changed_is_noticed_on_resume(folder, capsys):
+    arguments = ["pretrain", "small.yaml", "--name", "stopped", "--text.tokenizer_name_or_path", "./swapped"]
+    assert main(["tokenizer", "small.yaml", "--output", "swapped"]) == 0
+    assert main([*arguments, "--training.num_train_epochs", "1"]) == 0
+    environment = folder / "runs" / "stopped" / "environment.json"
+    environment.write_text(json.dumps({**json.loads(environment.read_text()), "end": None}))  # as if it had not ended
+    shutil.rmtree(folder / "swapped")
+    assert main(["tokenizer", "small.yaml", "--output", "swapped", "--text.lowercase", "true"]) == 0
+    message = fails(capsys, *arguments, "--training.num_train_epochs", "1", "--resume")
+    assert "needs the tokenizer that the run began with" in message
+
+
+def test_a_tokenizer_is_trained_whatever_the_recipe_names(folder):
+    named = ("--text.tokenizer_name_or_path", "./nowhere")
+    assert main(["tokenizer", "small.yaml", "--output", "named", *named]) == 0
+    assert len(AutoTokenizer.from_pretrained(folder / "named")) <= 300

@@ -96,6 +96,17 @@ def test_what_cannot_be_masked_is_refused(tmp_path):
         Masker(plain, Masking(), 0)
 
 
+def test_a_piece_that_looks_like_another_kind_of_tokenizer_changes_nothing():
+    texts = [*TEXTS, *["##태그 Ġ문자 ##태그 Ġ문자"] * 50]
+    tokenizer = train_tokenizer(
+        texts, unit="unigram", vocabulary_size=420, min_frequency=1, lowercase=False, max_length=64, begin_token=True
+    )
+    sizes = dict(zip(tokenizer.convert_ids_to_tokens(range(len(tokenizer))), bytes_of_tokens(tokenizer), strict=True))
+    assert any("#" in token for token in sizes)
+    for token, size in list(sizes.items())[5:]:
+        assert size == len(token.replace("▁", " ").encode())
+
+
 @pytest.mark.parametrize("architecture", ["bert", "kobert", "roberta", "xlm-roberta"])
 def test_bytes_of_tokens_add_up_to_the_text(tmp_path, architecture):
     assert architecture in ARCHITECTURES
