@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     # Whole flags only: a recipe's --seed is no short form of the curve's --seeds.
     add_command = partial(commands.add_parser, allow_abbrev=False)
 
-    command = add_command("quickstart", help="embedded data: floors, LSTM, encoder, comparison, in minutes")
+    command = add_command("quickstart", help="embedded data: floors, LSTM, pretrained encoder, comparison, in minutes")
     command.add_argument("--output_dir", default="runs", help="the directory that holds the run directories")
     command.add_argument("--report_dir", default="reports/quickstart", help="where the comparison goes")
     command.set_defaults(run=_quickstart)

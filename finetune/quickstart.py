@@ -1,4 +1,4 @@
-"""`finetune quickstart`: floors, an LSTM and a small encoder on the embedded reviews, compared in one report."""
+"""`finetune quickstart`: floors, models from scratch and a pretrained encoder on the embedded reviews, in one report."""
 
 import shutil
 import sys
@@ -9,11 +9,18 @@ from finetune.recipe import load_recipe
 from finetune.reporting.terminal import compare_and_print
 from finetune.training import train
 
-QUICKSTART_RECIPES = ("quickstart-majority", "quickstart-tfidf", "quickstart-lstm", "quickstart-encoder")
+QUICKSTART_RECIPES = (
+    "quickstart-majority",
+    "quickstart-tfidf",
+    "quickstart-lstm",
+    "quickstart-encoder",
+    "quickstart-mini-bert-frozen",
+    "quickstart-mini-bert",
+)
 
 
 def quickstart(output_dir: Path, report_dir: Path) -> None:
-    """Train the four, write the comparison, say what to do next; earlier quickstart runs are replaced."""
+    """Train all of them, write the comparison, say what to do next; earlier quickstart runs are replaced."""
     runs: list[Path] = []
     for number, name in enumerate(QUICKSTART_RECIPES, start=1):
         say(f"\n[{number}/{len(QUICKSTART_RECIPES)}] finetune train {name}")
@@ -24,7 +31,7 @@ def quickstart(output_dir: Path, report_dir: Path) -> None:
     command = "finetune" if shutil.which("finetune") else Path(sys.argv[0]).as_posix()
     print(f"""
 Next:
-  {command} predict {output_dir / "quickstart-lstm"} "배우는 좋았는데 이야기가 산으로 간다"
+  {command} predict {output_dir / "quickstart-mini-bert"} "배우는 좋았는데 이야기가 산으로 간다"
   {command} recipes                 the shipped recipes: NSMC, KoBERT, KLUE-BERT, SST-2, IMDB
   {command} train --help            every field of a recipe; README.md shows a recipe for a CSV of your own
 """)

@@ -11,6 +11,13 @@ _CLOSED_NETWORK = Path(__file__).parent / "closed_network"
 _CACHE = tempfile.mkdtemp(prefix="finetune-tests-")
 atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
 
+_worker = os.environ.get("PYTEST_XDIST_WORKER")
+if _worker is not None and hasattr(os, "sched_setaffinity"):
+    # A core for each worker and the processes that it starts: threads of several would wait for each other.
+    cores = sorted(os.sched_getaffinity(0))
+    count = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.sched_setaffinity(0, cores[int(_worker.removeprefix("gw")) % len(cores) :: count])
+
 os.environ["HF_HOME"] = _CACHE
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
@@ -27,7 +34,7 @@ import transformers  # noqa: E402
 datasets.disable_progress_bars()
 transformers.utils.logging.disable_progress_bar()
 transformers.utils.logging.set_verbosity_error()
-torch.set_num_threads(2)
+torch.set_num_threads(2 if _worker is None else 1)
 
 ROOT = Path(__file__).parent.parent
 SHARED_DATA = ROOT.parent / "shared" / "data"

@@ -272,7 +272,8 @@ def describe_model(model: Model) -> str:
                 return f"BERT-type encoder from scratch, {sizes.num_hidden_layers} x {sizes.hidden_size}"
             origin = str(model.model_name_or_path)
             # A path of this machine says nothing to a reader of the page beyond its last part.
-            return f"{printable(Path(origin).name if Path(origin).is_absolute() else origin)} fine-tuned"
+            how = "fine-tuned" if model.tuning == "full" else "with a new head, itself frozen"
+            return f"{printable(Path(origin).name if Path(origin).is_absolute() else origin)} {how}"
         case _:
             assert_never(model)
 

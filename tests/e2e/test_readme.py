@@ -121,7 +121,7 @@ def test_the_quickstart_command_in_a_fresh_clone(tmp_path):
     assert setup.returncode == 0, setup.stderr
     assert "to download" in setup.stdout.splitlines()[0]
     done = subprocess.run(
-        ["bash", "scripts/quickstart.sh"], cwd=clone, capture_output=True, text=True, timeout=300, check=False
+        ["bash", "scripts/quickstart.sh"], cwd=clone, capture_output=True, text=True, timeout=540, check=False
     )
     assert done.returncode == 0, done.stderr
     assert "Setting up" not in done.stdout
@@ -132,6 +132,8 @@ def test_the_quickstart_command_in_a_fresh_clone(tmp_path):
         "quickstart-tfidf",
         "quickstart-lstm",
         "quickstart-encoder",
+        "quickstart-mini-bert-frozen",
+        "quickstart-mini-bert",
     }
     assert not subprocess.run(
         ["git", "status", "--porcelain"], cwd=clone, capture_output=True, text=True, check=True
