@@ -1,4 +1,4 @@
-"""`finetune quickstart`: floors, models from scratch and a pretrained encoder on the embedded reviews, in one report."""
+"""`finetune quickstart`: floors, models from scratch and a pretrained encoder on the embedded reviews, compared."""
 
 import shutil
 import sys

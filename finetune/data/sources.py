@@ -74,9 +74,8 @@ def read_file(path: Path, options: FileOptions, columns: Sequence[str]) -> datas
         raise UserError(f"{path} is a directory; name a file in it")
     if path.stat().st_size == 0:
         raise UserError(f"{path}: the file is empty")
-    file_format = _format_of(path, options.file_format)
-    _refuse_by_first_bytes(path, options.encoding, compressed=file_format == "text")
-    match file_format:
+    _refuse_by_first_bytes(path, options.encoding, compressed=options.file_format == "text")
+    match _format_of(path, options.file_format):
         case "csv":
             rows = _read_delimited(path, ",", options, quoted=options.quoting != "none", columns=columns)
         case "tsv":

@@ -28,7 +28,7 @@ def compute(metric, references, predictions, labels):
 
 
 def test_every_module_loads_by_its_path_without_a_network():
-    assert len(MODULES) == 9
+    assert len(MODULES) == 10
     for path in MODULES:
         assert evaluate.load(str(path)).description
 
@@ -101,3 +101,9 @@ def test_weighted_area_equals_repeating_rows():
     repeated = np.repeat(np.arange(50), weights)
     expected = sk.roc_auc_score(positive[repeated], scores[repeated])
     assert RankedScores(scores, positive).area(weights) == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_likelihood_of_tokens_is_a_quotient_of_sums():
+    module = evaluate.load(str(next(path for path in MODULES if path.stem == "token_likelihood")))
+    found = module.compute(nats=[3.0, 1.0], correct=[1, 2], tokens=[3, 5], bytes=[10, 6])
+    assert found == pytest.approx({"loss": 0.5, "masked_accuracy": 3 / 8, "bits_per_byte": 4 / np.log(2) / 16})

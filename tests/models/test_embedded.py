@@ -110,6 +110,7 @@ def test_only_a_finished_run_is_put_into_the_package(tmp_path, monkeypatch):
     monkeypatch.setattr(embed_model, "EMBEDDED", tmp_path / "embedded")
     with pytest.raises(UserError, match="no such run directory"):
         embed_model.main(str(tmp_path / "none"))
+    (tmp_path / "run").mkdir()
     write_checkpoint(tmp_path / "run" / "model", "bert")
     (tmp_path / "run" / "recipe.yaml").write_text("name: run\n", encoding="utf-8")
     with pytest.raises(UserError, match="not finished"):
