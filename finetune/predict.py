@@ -13,11 +13,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from finetune import tasks
 from finetune.data import load_file, load_splits
-from finetune.data.splits import label_array
+from finetune.data.splits import column, label_array
 from finetune.errors import UserError
 from finetune.evaluation import predict_outputs, record_scores
-from finetune.models import load_model, match_inputs, max_positions
-from finetune.recipe import Data, Evaluation, Task
+from finetune.models import Floor, load_model, match_inputs, max_positions
+from finetune.recipe import Data, Evaluation, MajorityFloor, Task, TfidfFloor
 from finetune.run import RunDirectory, open_run
 from finetune.text import load_tokenizer
 
@@ -93,25 +93,34 @@ def _classifier(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_
 def evaluate_split(run_path: str, split: str) -> dict[str, Any]:
     """Score a run's model once more on a split of its own data; the scores and the count go into the run.
 
+    A floor, which keeps no model, is fitted again: that takes seconds and gives the same.
+
     Raises:
         UserError: no run, no model, or data that is no longer what the run was trained on.
     """
     run = open_run(run_path)
     recipe = run.recipe()
-    classifier = load_classifier(run_path)
+    floor = recipe.model if isinstance(recipe.model, MajorityFloor | TfidfFloor) else None
+    classifier = load_classifier(run_path) if floor is None else None
     splits = load_splits(recipe.data, recipe.task)
-    recorded = run.data()["splits"][split]["rows_fingerprint"]
-    if splits.report["splits"][split]["rows_fingerprint"] != recorded:
-        raise UserError(f"{run_path}: the {split} rows are no longer those of the run; restore the data it names")
+    recorded = run.data()["splits"]
+    for name in (split,) if floor is None else ("train", split):
+        if splits.report["splits"][name]["rows_fingerprint"] != recorded[name]["rows_fingerprint"]:
+            raise UserError(f"{run_path}: the {name} rows are no longer those of the run; restore the data it names")
     leaked = splits.leaked_test_ids if split == "test" else frozenset()
-    probabilities = classifier.classify_rows(splits[split])
+    if classifier is not None:
+        outputs = classifier.classify_rows(splits[split])
+    else:
+        assert floor is not None
+        texts, labels = column(splits.train, "text"), label_array(splits.train)
+        outputs = Floor(floor, texts, labels, len(splits.labels)).outputs(column(splits[split], "text"))
     return record_scores(
         run,
         split,
         splits[split],
         splits.labels,
         label_array(splits[split]),
-        probabilities,
+        outputs,
         recipe.evaluation,
         leaked,
     )

@@ -1,9 +1,10 @@
 """Put a pretrained run into the package as an embedded model, small enough to ship.
 
-    python scripts/embed_model.py runs/mini-bert-ko
+    python scripts/embed_model.py mini-bert-ko runs/mini-bert-ko runs/mini-bert-ko-continued
 
-The weights are rounded to half precision on the disk; config.json says float32, so that nobody trains in half precision
-unawares. The recipe, the log and the held-out scores of the run go along, without a path of the machine it ran on.
+NAME first, then the runs: each went on from the weights of the one before it, and the last one's are shipped. They are
+rounded to half precision on the disk; config.json says float32, so that nobody trains in half precision unawares. The
+recipe, the log and the held-out scores of every run go along, without a path of the machine it ran on.
 """
 
 import json
@@ -26,17 +27,21 @@ MOST_BYTES = 12_000_000
 _FILE_FIELDS = ("train_file", "validation_file", "test_file")
 
 
-def main(run_path: str) -> None:
-    """Write finetune/models/embedded/NAME of the run NAME.
+def main(name: str, *run_paths: str) -> None:
+    """Write finetune/models/embedded/NAME of the last of the runs; curves of what it replaces are left out.
 
     Raises:
-        UserError: the run is not finished, or its weights are too large.
+        UserError: a run is not finished, or the weights are too large.
     """
-    run = open_run(run_path)
-    if not run.is_finished():
-        raise UserError(f"{run_path}: the run is not finished; go on with --resume first")
-    target = EMBEDDED / run.name
-    unfinished = EMBEDDED / f".{run.name}"
+    if not run_paths:
+        raise UserError(f"which runs is {name} made of? python scripts/embed_model.py {name} RUN [RUN ...]")
+    runs = [open_run(path) for path in run_paths]
+    unfinished_run = next((run for run in runs if not run.is_finished()), None)
+    if unfinished_run is not None:
+        raise UserError(f"{unfinished_run.path}: the run is not finished; go on with --resume first")
+    run, run_path = runs[-1], run_paths[-1]
+    target = EMBEDDED / name
+    unfinished = EMBEDDED / f".{name}"
     shutil.rmtree(unfinished, ignore_errors=True)
     (unfinished / "pretraining").mkdir(parents=True)
     for file in run.model_directory.iterdir():
@@ -53,23 +58,28 @@ def main(run_path: str) -> None:
     config = json.loads((unfinished / "config.json").read_text(encoding="utf-8"))
     if config["dtype"] != "float32":
         raise UserError(f"{run_path}: config.json says {config['dtype']}, not float32")
-    _write_account(run, unfinished / "pretraining")
+    for part in runs:
+        _write_account(part, name, unfinished / "pretraining" / part.name)
+    if (target / "pretraining" / "experiments.jsonl").exists():
+        shutil.copyfile(target / "pretraining" / "experiments.jsonl", unfinished / "pretraining" / "experiments.jsonl")
     shutil.rmtree(target, ignore_errors=True)
     unfinished.rename(target)
     print(f"{size:,} bytes of weights -> {target}")
 
 
-def _write_account(run: RunDirectory, directory: Path) -> None:
-    """The recipe, the log, the data's and the environment's account, and the held-out scores."""
+def _write_account(run: RunDirectory, name: str, directory: Path) -> None:
+    """The recipe, the log, the data's and the environment's account, and the held-out scores of one run."""
+    directory.mkdir()
     recipe = load_recipe(str(run.recipe_file)).model_dump(mode="json")
     data = recipe["data"]
     for field in _FILE_FIELDS:
         data[field] = Path(data[field]).name if data[field] else None
     data["more_train_files"] = [Path(file).name for file in data["more_train_files"]]
     if recipe["text"]["tokenizer_name_or_path"] is not None:
-        recipe["text"]["tokenizer_name_or_path"] = f"{EMBEDDED_PREFIX}{run.name}"
+        recipe["text"]["tokenizer_name_or_path"] = f"{EMBEDDED_PREFIX}{name}"
     if recipe["model"]["model_name_or_path"] is not None:
-        recipe["model"]["model_name_or_path"] = Path(recipe["model"]["model_name_or_path"]).name
+        earlier = Path(recipe["model"]["model_name_or_path"])
+        recipe["model"]["model_name_or_path"] = f"runs/{earlier.parent.name}/{earlier.name}"
     recipe["output_dir"] = "runs"
     (directory / "recipe.yaml").write_text(
         yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=120), encoding="utf-8"
@@ -84,6 +94,6 @@ def _write_account(run: RunDirectory, directory: Path) -> None:
 
 if __name__ == "__main__":
     try:
-        main(sys.argv[1])
+        main(*sys.argv[1:])
     except UserError as error:
         sys.exit(f"embed_model: {error}")

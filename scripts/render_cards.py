@@ -26,27 +26,40 @@ def render(template: Path) -> str:
         jinja2.UndefinedError: the run's files lack something that the template names.
     """
     directory = EMBEDDED / template.name.removesuffix(".md.jinja")
-    run = directory / "pretraining"
-    log = [json.loads(line) for line in (run / "train_log.jsonl").read_text(encoding="utf-8").splitlines()]
+    account = directory / "pretraining"
+    runs = [_run(path) for path in account.iterdir() if path.is_dir()]
     values: dict[str, Any] = {
-        name: json.loads((run / f"{name}.json").read_text(encoding="utf-8"))
-        for name in ("scores", "environment", "data")
-    }
-    experiments = run / "experiments.jsonl"
-    values |= {
-        "recipe": load_recipe(str(run / "recipe.yaml")),
-        "config": json.loads((directory / "config.json").read_text(encoding="utf-8")),
-        "validations": [record for record in log if "validation" in record],
+        "runs": sorted(runs, key=lambda run: run["environment"]["start"]),
+        "config": _json(directory / "config.json"),
         "bytes": (directory / "model.safetensors").stat().st_size,
-        "experiments": [json.loads(line) for line in experiments.read_text(encoding="utf-8").splitlines()],
+        "experiments": _json_lines(account / "experiments.jsonl"),
         "curves": {
-            path.stem.removeprefix("curve-"): curve_markdown(json.loads(path.read_text(encoding="utf-8")))
-            for path in sorted(run.glob("curve-*.json"))
+            path.stem.removeprefix("curve-"): curve_markdown(_json(path))
+            for path in sorted(account.glob("curve-*.json"))
         },
     }
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["interval"] = _interval
     return environment.from_string(template.read_text(encoding="utf-8")).render(values) + "\n"
+
+
+def _run(account: Path) -> dict[str, Any]:
+    """What one run of the pretraining left."""
+    log = _json_lines(account / "train_log.jsonl")
+    return {
+        "name": account.name,
+        "recipe": load_recipe(str(account / "recipe.yaml")),
+        "validations": [record for record in log if "validation" in record],
+        **{name: _json(account / f"{name}.json") for name in ("scores", "environment", "data")},
+    }
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _json_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def _interval(metric: dict[str, float], form: str = ".3f") -> str:

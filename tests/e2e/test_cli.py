@@ -91,6 +91,10 @@ def test_train_evaluate_predict_compare(folder, capsys):
     floor = folder / "runs" / "floor"
     assert "model" not in {path.name for path in floor.iterdir()}
     assert "a tfidf floor keeps predictions and scores but no model" in fails(capsys, "predict", "runs/floor", "x")
+    once = json.loads((floor / "scores.json").read_text())["splits"]["test"]
+    assert main(["evaluate", "runs/floor", "--split", "test"]) == 0
+    again = json.loads((floor / "scores.json").read_text())["splits"]["test"]
+    assert again == {**once, "times_scored": 2}
     assert main(["compare", "runs/mine", "runs/floor", "--output", "report"]) == 0
     assert {"comparison.json", "comparison.md", "index.html"} == files(folder / "report")
 

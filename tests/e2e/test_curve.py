@@ -55,16 +55,25 @@ def working_directory(folder, monkeypatch):
     monkeypatch.chdir(folder)
 
 
+def cell_names(folder):
+    """The runs in the table, seed by seed."""
+    summary = json.loads((folder / "curve" / "curve.json").read_text(encoding="utf-8"))
+    for entry in summary["by_size"]:
+        for name, values in entry["recipes"].items():
+            tuned = "" if name == "majority" else f"-x{values['factor']:.2g}"
+            yield from (f"{name}-{entry['size']}-seed{seed}{tuned}" for seed in range(2))
+
+
 def test_every_cell_is_a_run_and_tuning_leaves_the_test_sealed(folder):
-    runs = {path.name for path in (folder / "curve" / "runs").iterdir()}
-    assert runs == {f"{r}-{n}-seed{s}" for r in ("gru", "tfidf", "majority") for n in (40, 80) for s in (0, 1)}
-    tried = list((folder / "curve" / "tuning").iterdir())
-    assert len(tried) == 2 * 2 * 3  # the majority has nothing to tune
-    for path in tried:
-        assert list(json.loads((path / "scores.json").read_text())["splits"]) == ["validation"]
-        assert not (path / "predictions" / "test.parquet").exists()
-    for path in (folder / "curve" / "runs").iterdir():
-        assert json.loads((path / "scores.json").read_text())["splits"]["test"]["times_scored"] == 1
+    runs = {path.name: path for path in (folder / "curve" / "runs").iterdir()}
+    cells = set(cell_names(folder))
+    tried = {f"{r}-{n}-seed0-x{x}" for r in ("gru", "tfidf") for n in (40, 80) for x in ("0.33", "1", "3")}
+    assert set(runs) == cells | tried  # the majority has nothing to tune
+    for name, path in runs.items():
+        splits = json.loads((path / "scores.json").read_text())["splits"]
+        assert ("test" in splits) == (path / "predictions" / "test.parquet").exists() == (name in cells)
+        assert splits.get("test", {"times_scored": 1})["times_scored"] == 1
+        assert not (path / "checkpoints").exists()
 
 
 def test_the_table_says_what_the_runs_scored(folder):
@@ -73,8 +82,8 @@ def test_the_table_says_what_the_runs_scored(folder):
     for entry in summary["by_size"]:
         for name, values in entry["recipes"].items():
             accuracies = []
-            for seed in range(2):
-                scores = (folder / "curve" / "runs" / f"{name}-{entry['size']}-seed{seed}" / "scores.json").read_text()
+            for cell in (cell for cell in cell_names(folder) if cell.startswith(f"{name}-{entry['size']}-")):
+                scores = (folder / "curve" / "runs" / cell / "scores.json").read_text()
                 accuracies.append(json.loads(scores)["splits"]["test"]["metrics"]["accuracy"]["value"])
             assert values["accuracy_by_seed"] == pytest.approx(accuracies)
             assert values["accuracy"]["value"] == pytest.approx(np.mean(accuracies))
@@ -95,7 +104,7 @@ def test_the_factor_is_the_best_on_validation(folder):
         for name in ("gru", "tfidf"):
             found = {}
             for factor in summary["tuning"]["factors"]:
-                run = folder / "curve" / "tuning" / f"{name}-{entry['size']}-x{factor:.2g}"
+                run = folder / "curve" / "runs" / f"{name}-{entry['size']}-seed0-x{factor:.2g}"
                 scores = json.loads((run / "scores.json").read_text())
                 found[factor] = scores["splits"]["validation"]["metrics"]["accuracy"]["value"]
             assert found[entry["recipes"][name]["factor"]] == max(found.values())
