@@ -12,7 +12,7 @@ from pathlib import Path
 from finetune import __version__
 from finetune.errors import Interrupted, UserError, is_disk_full
 from finetune.recipe import (
-    PRETRAINING_TASKS,
+    TEXT_TASKS,
     load_recipe,
     recipe_fields,
     recipe_for_file,
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options, rest = parser.parse_known_args(given)
     try:
-        if rest and options.command not in ("train", "pretrain", "tokenizer", "curve", "doctor"):
+        if rest and options.command not in ("train", "pretrain", "tokenizer", "curve", "doctor", "generate"):
             raise UserError(f"unknown argument {rest[0]}; `finetune {options.command} --help` lists what there is")
         return int(options.run(options, rest) or 0)
     except UserError as error:
@@ -116,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command = add_command(
         "pretrain",
-        help="pretrain an encoder on text without labels",
+        help="pretrain an encoder or a decoder on text without labels",
         usage="finetune pretrain RECIPE [--overwrite | --resume] [--FIELD VALUE ...]",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=_field_help(),
@@ -139,6 +139,22 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--output", metavar="FILE", help="where its labels go; the same command goes on after a kill")
     command.add_argument("--text_column", default="text", help="the column with the text in the input")
     command.set_defaults(run=_predict)
+
+    command = add_command(
+        "generate",
+        help="let a trained decoder write",
+        usage="finetune generate RUN|MODEL [PROMPT] [--seed N] [--input FILE --output FILE] [--FIELD VALUE ...]",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="Fields of transformers' GenerationConfig can be given, such as --max_new_tokens 60 --temperature 0.8\n"
+        "--top_p 0.95 --num_beams 4 --repetition_penalty 1.2 --num_return_sequences 3.",
+    )
+    command.add_argument("model", metavar="RUN|MODEL", help="a run directory, a model directory or a Hub id")
+    command.add_argument("prompt", nargs="?", default="", help="what to go on from; without it, the start of a text")
+    command.add_argument("--seed", type=int, metavar="N", help="the seed of what is sampled")
+    command.add_argument("--input", metavar="FILE", help="a CSV, TSV, JSONL or Parquet file of prompts instead")
+    command.add_argument("--output", metavar="FILE", help="where what is written goes, a row for each")
+    command.add_argument("--prompt_column", default="prompt", help="the column with the prompt in the input")
+    command.set_defaults(run=_generate)
 
     command = add_command("compare", help="runs side by side: a table, curves and one HTML page")
     command.add_argument("runs", nargs="+", metavar="RUN", help="run directories that share their test rows")
@@ -213,10 +229,11 @@ def _train(options: argparse.Namespace, rest: Sequence[str]) -> None:
     if options.overwrite and options.resume:
         raise UserError("--overwrite and --resume exclude each other: replace the run, or go on with it")
     recipe = load_recipe(options.recipe, parse_overrides(rest))
-    is_pretraining = recipe.task in PRETRAINING_TASKS
-    if is_pretraining != (options.command == "pretrain"):
-        other = "pretrain" if is_pretraining else "train"
-        raise UserError(f"task {recipe.task} is for `finetune {other} {options.recipe}`")
+    # To learn to generate is the same from random weights as from another's.
+    if options.command == "pretrain" and recipe.task not in TEXT_TASKS:
+        raise UserError(f"task {recipe.task} is for `finetune train {options.recipe}`")
+    if options.command == "train" and recipe.task == "masked_lm":
+        raise UserError(f"task {recipe.task} is for `finetune pretrain {options.recipe}`")
     _quiet_libraries()
     from finetune.training import train
 
@@ -309,6 +326,27 @@ def _predict(options: argparse.Namespace, _: Sequence[str]) -> None:
             continue
         best = int(row.argmax())
         print(f"{classifier.labels[best]}\t{row[best]:.3f}\t{text}")
+
+
+def _generate(options: argparse.Namespace, rest: Sequence[str]) -> None:
+    if (options.input is None) != (options.output is None) or (options.input and options.prompt):
+        raise UserError("generate takes a PROMPT, or --input FILE with --output FILE")
+    pairs = parse_overrides(rest)
+    _quiet_libraries()
+    from finetune.generate import generate_file, generation_options, load_generator
+
+    chosen = generation_options(pairs)
+    if options.input is not None:
+        source, output = Path(options.input), Path(options.output)
+        count = generate_file(options.model, source, output, options.prompt_column, chosen, options.seed)
+        print(f"{count:,} texts written -> {output}")
+        return
+    generator = load_generator(options.model)
+    if chosen.get("num_return_sequences", 1) == 1 and chosen.get("num_beams", 1) == 1:
+        generator.stream(options.prompt, chosen, seed=options.seed)
+        return
+    for written in generator.generate([options.prompt], chosen, seed=options.seed)[0]:
+        print(options.prompt + written.text)
 
 
 def _compare(options: argparse.Namespace, _: Sequence[str]) -> None:

@@ -1,20 +1,22 @@
-"""Predictions for a whole file: in chunks, so that memory stays flat and a killed run goes on where it was."""
+"""What a model says of a whole file: in chunks, so that memory stays flat and a killed run goes on where it was."""
 
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+import datasets
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 from accelerate import Accelerator
+from transformers import PreTrainedModel
 
 from finetune.data.sources import FileOptions, read_file
 from finetune.errors import UserError
-from finetune.predict import Classifier, load_classifier
+from finetune.predict import load_classifier
 from finetune.progress import ProgressBar, say
 
 _WRITABLE = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -32,18 +34,62 @@ def predict_file(
     Raises:
         UserError: an `output` that exists or cannot be written in its format, or anything wrong with model or file.
     """
-    if output.suffix.lower() not in _WRITABLE:
-        raise UserError(f"{output}: unknown kind of file; name it {', '.join(_WRITABLE)}")
-    if output.exists():
-        raise UserError(f"{output} exists; choose another --output")
+    check_output(output)
     rows = read_file(source, FileOptions(), [text_column]).select_columns([text_column])
     if text_column != "text":
         rows = rows.rename_column(text_column, "text")
     classifier = load_classifier(run_or_model)
     accelerator = Accelerator(cpu=classifier.model.device.type == "cpu")
+
+    def label(chunk: datasets.Dataset, start: int) -> pa.Table:
+        outputs = classifier.classify_rows(chunk)
+        columns: dict[str, object] = {
+            "row": range(start, start + len(chunk)),
+            "text": chunk.with_format("arrow")[:]["text"],
+        }
+        if classifier.task == "rate":
+            columns["rating"] = outputs[:, 0]
+        else:
+            columns["label"] = [classifier.labels[i] for i in outputs.argmax(axis=1)]
+            columns |= {f"probability_{name}": outputs[:, i] for i, name in enumerate(classifier.labels)}
+        return pa.table(columns)
+
+    claim = {"source": sha256(source), "model": fingerprint(classifier.model)}
+    write_in_chunks(rows, output, claim, chunk_rows, label, "predicting", accelerator)
+    return len(rows)
+
+
+def check_output(output: Path) -> None:
+    """Refuse what cannot be written.
+
+    Raises:
+        UserError: a file that exists, or of a kind that is not written.
+    """
+    if output.suffix.lower() not in _WRITABLE:
+        raise UserError(f"{output}: unknown kind of file; name it {', '.join(_WRITABLE)}")
+    if output.exists():
+        raise UserError(f"{output} exists; choose another --output")
+
+
+def write_in_chunks(
+    rows: datasets.Dataset,
+    output: Path,
+    claim: Mapping[str, object],
+    chunk_rows: int,
+    compute: Callable[[datasets.Dataset, int], pa.Table],
+    title: str,
+    accelerator: Accelerator,
+) -> None:
+    """Write what `compute` makes of each chunk of rows and its first row's number, going on after those that are done.
+
+    `claim` says what the chunks are made of; those of another one are refused.
+
+    Raises:
+        UserError: chunks of another input or model lie beside the output.
+    """
     main = accelerator.is_main_process
     parts = output.with_name(f".{output.name}.parts")
-    claim = {"source": _sha256(source), "model": _fingerprint(classifier), "chunk_rows": chunk_rows}
+    claim = {**claim, "chunk_rows": chunk_rows}
     chunks = range(0, len(rows), chunk_rows)
     if main:
         _open_parts(parts, claim, output)
@@ -53,29 +99,19 @@ def predict_file(
     accelerator.wait_for_everyone()
     if done:
         say(f"{output}: going on after {len(done)} of {len(chunks)} chunks", main_process=main)
-    with ProgressBar("predicting", len(rows), done=len(done) * chunk_rows, main_process=main) as bar:
+    with ProgressBar(title, len(rows), done=len(done) * chunk_rows, main_process=main) as bar:
         for start in chunks:
             if start in done:
                 continue
             chunk = rows.select(range(start, min(start + chunk_rows, len(rows))))
-            outputs = classifier.classify_rows(chunk)
+            table = compute(chunk, start)
             if main:
-                columns: dict[str, object] = {
-                    "row": range(start, start + len(chunk)),
-                    "text": chunk.with_format("arrow")[:]["text"],
-                }
-                if classifier.task == "rate":
-                    columns["rating"] = outputs[:, 0]
-                else:
-                    columns["label"] = [classifier.labels[i] for i in outputs.argmax(axis=1)]
-                    columns |= {f"probability_{name}": outputs[:, i] for i, name in enumerate(classifier.labels)}
-                _write_part(pa.table(columns), _part(parts, start))
+                _write_part(table, _part(parts, start))
             bar.advance(len(chunk))
     if main:
         _join(parts, list(chunks), output)
         shutil.rmtree(parts)
     accelerator.end_training()
-    return len(rows)
 
 
 def _open_parts(parts: Path, claim: dict[str, object], output: Path) -> None:
@@ -132,14 +168,15 @@ def _join(parts: Path, starts: list[int], output: Path) -> None:
     _put(temporary, output)
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _fingerprint(classifier: Classifier) -> str:
+def fingerprint(model: PreTrainedModel) -> str:
     """sha256 over the weights: chunks of two models must not be mixed."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(classifier.model.state_dict().items()):
+    for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -50,9 +50,9 @@ PositiveInteger = Annotated[Integer, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
-Task = Literal["classify", "rate", "masked_lm"]
-PRETRAINING_TASKS: tuple[Task, ...] = ("masked_lm",)
-"""Tasks that learn from text alone."""
+Task = Literal["classify", "rate", "masked_lm", "generate"]
+TEXT_TASKS: tuple[Task, ...] = ("masked_lm", "generate")
+"""Tasks that learn from text alone, without labels."""
 
 
 class Data(BaseModel):
@@ -81,7 +81,7 @@ class Data(BaseModel):
     test_file: str | None = None
     """A local file with test rows; without one, training rows are set aside."""
     file_format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "text"] = "auto"
-    """The format of local files; `auto` goes by the file name. `text` is one text a line, for `masked_lm` alone."""
+    """The format of local files; `auto` goes by the file name. `text` is one text a line, without labels."""
     encoding: str = "utf-8"
     """The encoding of CSV, TSV, JSONL and text files, such as `utf-8` or `cp949`."""
     quoting: Literal["auto", "minimal", "none"] = "auto"
@@ -90,6 +90,10 @@ class Data(BaseModel):
     """The column with the text."""
     text_pair_column: str | None = None
     """The column with a second text, for sentence pairs."""
+    prompt_column: str | None = None
+    """The column with a prompt, for `generate`: the text is learnt as what follows it, the prompt itself is not."""
+    messages_column: str | None = None
+    """The column with chats, lists of {role, content}, for `generate`: the assistant's messages are learnt."""
     label_column: str = "label"
     """The column with the label."""
     id_column: str | None = None
@@ -121,6 +125,8 @@ class Data(BaseModel):
             raise ValueError("validation_file and test_file go with train_file, not with dataset_name")
         if self.dataset_name is not None and self.more_train_files:
             raise ValueError("more_train_files goes with train_file, not with dataset_name")
+        if self.messages_column is not None and (self.prompt_column or self.text_pair_column):
+            raise ValueError("messages_column holds whole chats; leave prompt_column and text_pair_column out")
         if self.labels is not None and len(set(self.labels.values())) < 2:
             raise ValueError("labels needs at least two names")
         return self
@@ -133,8 +139,8 @@ class Text(BaseModel):
 
     tokenizer_name_or_path: str | None = None
     """A tokenizer to load; without one, the pretrained model's own, or a vocabulary trained on the training rows."""
-    unit: Literal["word", "character", "subword", "unigram"] = "subword"
-    """The unit of a vocabulary trained here: words, characters, subwords (byte-pair encoding) or Unigram's subwords."""
+    unit: Literal["word", "whitespace", "character", "subword", "unigram", "byte"] = "subword"
+    """Units of a vocabulary trained here; `whitespace` is words as spaces part them, `subword` byte-pair encoding."""
     vocabulary_size: PositiveInteger = 8000
     """The largest size of a vocabulary trained here."""
     min_frequency: PositiveInteger = 2
@@ -158,8 +164,8 @@ class Masking(BaseModel):
     """Choose whole words, all of whose tokens are then predicted, rather than single tokens."""
 
 
-class EncoderSizes(BaseModel):
-    """The sizes of a BERT-type encoder that starts from random weights."""
+class TransformerSizes(BaseModel):
+    """The sizes of a BERT-type encoder, or a GPT-type decoder, that starts from random weights."""
 
     model_config = TYPED
 
@@ -194,7 +200,7 @@ class EncoderModel(BaseModel):
     """A model of the Hub, a local directory or an embedded model (`embedded:mini-bert-ko`) to start from."""
     revision: str | None = None
     """The revision (branch, tag or commit) of a Hub model."""
-    from_scratch: EncoderSizes | None = None
+    from_scratch: TransformerSizes | None = None
     """Start from random weights instead, a BERT of these sizes."""
     tuning: Literal["full", "frozen"] = "full"
     """What is trained: `full` is every weight, `frozen` only the new head on an encoder that stays as it was."""
@@ -209,6 +215,31 @@ class EncoderModel(BaseModel):
             raise ValueError("set exactly one of model_name_or_path and from_scratch")
         if self.tuning == "frozen" and self.from_scratch is not None:
             raise ValueError("tuning frozen needs model_name_or_path: random weights have to be trained")
+        return self
+
+
+class DecoderModel(BaseModel):
+    """A GPT-type decoder that writes text."""
+
+    model_config = TYPED
+
+    family: Literal["decoder"] = "decoder"
+    """The kind of model."""
+    model_name_or_path: str | None = None
+    """A model of the Hub, a local directory or an embedded model (`embedded:mini-gpt-ko`) to start from."""
+    revision: str | None = None
+    """The revision (branch, tag or commit) of a Hub model."""
+    from_scratch: TransformerSizes | None = None
+    """Start from random weights instead, a GPT-2 of these sizes."""
+    dropout: Fraction | None = None
+    """The dropout rate; without one, the checkpoint's own."""
+    attn_implementation: Literal["auto", "eager", "sdpa"] = "auto"
+    """The attention code; `auto` is `eager` for bf16 without a GPU, where the backward pass of `sdpa` is slow."""
+
+    @model_validator(mode="after")
+    def _one_start(self) -> Self:
+        if (self.model_name_or_path is None) == (self.from_scratch is None):
+            raise ValueError("set exactly one of model_name_or_path and from_scratch")
         return self
 
 
@@ -267,7 +298,9 @@ class TfidfFloor(BaseModel):
     """The most iterations of the solver."""
 
 
-Model = Annotated[EncoderModel | RecurrentModel | MajorityFloor | TfidfFloor, Field(discriminator="family")]
+Model = Annotated[
+    EncoderModel | DecoderModel | RecurrentModel | MajorityFloor | TfidfFloor, Field(discriminator="family")
+]
 
 
 class Training(BaseModel):
@@ -314,9 +347,18 @@ class Training(BaseModel):
     on_nonfinite: Literal["stop", "skip"] = "stop"
     """What to do at a loss or gradient that is not a number or infinite: stop the run, or skip the step and log it."""
     metric_for_best_model: Literal[
-        "auto", "accuracy", "macro_f1", "loss", "rmse", "mae", "pearson", "masked_accuracy", "bits_per_byte"
+        "auto",
+        "accuracy",
+        "macro_f1",
+        "loss",
+        "rmse",
+        "mae",
+        "pearson",
+        "masked_accuracy",
+        "token_accuracy",
+        "bits_per_byte",
     ] = "auto"
-    """The validation metric that chooses the weights kept; `auto` is accuracy, rmse for ratings, loss for masks."""
+    """The validation metric that chooses the weights kept; `auto` is accuracy, rmse for ratings, loss for tokens."""
     early_stopping_patience: PositiveInteger | None = None
     """Stop after this many validations without a better one."""
     logging_steps: PositiveInteger = 10
@@ -333,6 +375,7 @@ VALIDATION_METRICS = {
     "classify": ("accuracy", "macro_f1", "loss"),
     "rate": ("rmse", "mae", "pearson", "loss"),
     "masked_lm": ("loss", "masked_accuracy", "bits_per_byte"),
+    "generate": ("loss", "token_accuracy", "bits_per_byte"),
 }
 """What validation may choose the weights by; the first is the task's own choice."""
 
@@ -364,7 +407,7 @@ class Recipe(BaseModel):
     seed: Integer = 42
     """The seed of initial weights, dropout, the order of batches, masks and segmentations."""
     task: Task = "classify"
-    """What the model learns: `classify` gives a text one of its labels, `rate` a number, `masked_lm` hidden tokens."""
+    """What is learnt: `classify` gives a label, `rate` a number; `masked_lm` fills gaps, `generate` writes on."""
     data: Data
     """Where the rows come from."""
     text: Text = Text()
@@ -387,20 +430,35 @@ class Recipe(BaseModel):
             )
         if self.task == "rate" and self.data.labels is not None:
             raise ValueError("task rate learns numbers; leave data.labels out")
-        if self.task == "masked_lm":
-            if not self.evaluation.score_test:
-                raise ValueError("task masked_lm has one look at its test split, at the end; leave score_test true")
-            if self.model.family == "encoder" and self.model.tuning == "frozen":
-                raise ValueError("task masked_lm trains the encoder; model.tuning frozen would leave it as it is")
-            if self.model.family != "encoder":
-                raise ValueError(f"task masked_lm is for encoders; model.family {self.model.family} cannot learn it")
-            if self.data.labels is not None:
-                raise ValueError("task masked_lm needs no labels; leave data.labels out")
-            if self.data.text_pair_column is not None:
-                raise ValueError("task masked_lm reads one text a row; leave data.text_pair_column out")
+        if self.task in TEXT_TASKS:
+            self._check_text_task()
         elif self.data.file_format == "text":
             raise ValueError(f"data.file_format text has no labels, and task {self.task} needs them")
+        elif self.data.prompt_column or self.data.messages_column:
+            raise ValueError(f"data.prompt_column and data.messages_column are for generate; the task is {self.task}")
+        elif self.model.family == "decoder":
+            raise ValueError(f"model.family decoder learns to generate; the task is {self.task}")
         return self
+
+    def _check_text_task(self) -> None:
+        families: dict[Task, tuple[str, ...]] = {"masked_lm": ("encoder",), "generate": ("decoder",)}
+        if self.model.family not in families[self.task]:
+            raise ValueError(
+                f"task {self.task} is for {' and '.join(families[self.task])} models; model.family "
+                f"{self.model.family} cannot learn it"
+            )
+        if self.model.family == "encoder" and self.model.tuning == "frozen":
+            raise ValueError("task masked_lm trains the encoder; model.tuning frozen would leave it as it is")
+        if not self.evaluation.score_test:
+            raise ValueError(f"task {self.task} has one look at its test split, at the end; leave score_test true")
+        if self.data.labels is not None:
+            raise ValueError(f"task {self.task} needs no labels; leave data.labels out")
+        if self.data.text_pair_column is not None:
+            raise ValueError(f"task {self.task} reads one text a row; leave data.text_pair_column out")
+        if self.task != "generate" and (self.data.prompt_column or self.data.messages_column):
+            raise ValueError(f"data.prompt_column and data.messages_column are for generate; the task is {self.task}")
+        if self.task == "generate" and self.text.subword_sampling_alpha is not None:
+            raise ValueError("text.subword_sampling_alpha is not for generate, whose targets are the tokens themselves")
 
 
 # --- YAML -------------------------------------------------------------------------------------------------------------
@@ -558,8 +616,9 @@ def recipe_for_file(file: str, overrides: Sequence[tuple[str, str]] = ()) -> Rec
         UserError: unknown or mistyped keys.
     """
     tree: dict[str, Any] = {"name": "file", "data": {"train_file": file}, "model": {"family": "majority"}}
-    if dict(overrides).get("task") in PRETRAINING_TASKS:
-        tree["model"] = {"family": "encoder", "from_scratch": {}}
+    task = dict(overrides).get("task")
+    if task in TEXT_TASKS:
+        tree["model"] = {"family": "decoder" if task == "generate" else "encoder", "from_scratch": {}}
     for key, value in overrides:
         _set_dotted(tree, key, _read_yaml(value, f"--{key}"))
     return parse_recipe(tree, file)

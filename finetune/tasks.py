@@ -10,17 +10,21 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from finetune.data.splits import id_array
+from finetune.text.causal import SIZES
 from finetune.text.masking import IGNORED_LABEL
 
 _TARGETS_AT_ONCE = 2048
 _HEADS = (
     "cls",  # BERT, KoBERT, DeBERTa
-    "lm_head",  # RoBERTa, XLM-R
+    "lm_head",  # RoBERTa, XLM-R; GPT-2, Llama, Qwen and most decoders
+    "embed_out",  # GPT-NeoX
     "generator_predictions",  # ELECTRA
     "vocab_transform",  # DistilBERT
     "predictions",  # ALBERT
@@ -28,6 +32,10 @@ _HEADS = (
     "head",  # ModernBERT
 )
 """Where models with a head over the vocabulary keep it (its first module), by architecture."""
+
+
+BOOKKEEPING = frozenset({"id", "row", "length", *SIZES})
+"""Columns of encoded rows that no model is given."""
 
 
 def encode(
@@ -163,7 +171,32 @@ def is_rating(model: nn.Module) -> bool:
 def input_columns(encoded: datasets.Dataset) -> list[str]:
     """The columns of encoded rows that a model is given; the targets among the tokens are some of them."""
     of_tokens = isinstance(encoded.features.get("label"), datasets.List)
-    return [name for name in encoded.column_names if name not in ("id", "length") and (name != "label" or of_tokens)]
+    return [name for name in encoded.column_names if name not in BOOKKEEPING and (name != "label" or of_tokens)]
+
+
+def sum_windows(outputs: NDArray[Any], encoded: datasets.Dataset) -> NDArray[Any]:
+    """Outputs by window, (windows, columns) -> summed by document, (documents, columns); other rows stay."""
+    if "row" not in encoded.column_names:
+        return outputs
+    rows = encoded.select_columns(["row"]).with_format("arrow")[:]["row"].to_numpy()
+    sums = np.zeros((int(rows[-1]) + 1, outputs.shape[1]), dtype=outputs.dtype)
+    np.add.at(sums, rows, outputs)
+    return sums
+
+
+def document_ids(encoded: datasets.Dataset) -> pa.StringArray:
+    """The ids of the rows that were encoded, (n,): each once, into however many windows it was cut."""
+    ids = id_array(encoded)
+    if "row" not in encoded.column_names:
+        return ids
+    rows = encoded.select_columns(["row"]).with_format("arrow")[:]["row"].to_numpy()
+    return ids.take(pa.array(np.flatnonzero(np.diff(rows, prepend=-1))))
+
+
+def document_sizes(encoded: datasets.Dataset) -> NDArray[np.int64]:
+    """`causal.SIZES` of each document, (documents, 4)."""
+    columns = encoded.select_columns(list(SIZES)).with_format("arrow")[:]
+    return sum_windows(np.stack([columns[name].to_numpy() for name in SIZES], axis=1), encoded)
 
 
 def target_sizes(encoded: datasets.Dataset, bytes_of_tokens: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -18,6 +18,7 @@ ROOMS = [
     "evaluation",
     "predict",
     "predict_file",
+    "generate",
     "training",
     "reporting",
     "quickstart",

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from finetune.data.sources import FileOptions, embedded_file, read_file, read_hub
 from finetune.errors import UserError
-from finetune.recipe import EMBEDDED_PREFIX, FILE_FORMATS, PRETRAINING_TASKS, TEXT_FORMATS, Data, Task
+from finetune.recipe import EMBEDDED_PREFIX, FILE_FORMATS, TEXT_FORMATS, TEXT_TASKS, Data, Task
 
 Indices = NDArray[np.int64]
 Keys = NDArray[np.uint64]
@@ -29,7 +29,7 @@ SPLIT_NAMES = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Splits:
-    """Three data sets with the columns id, text, label (and text_pair), and the account of them.
+    """Three data sets with the columns id, text, label (and text_pair, or prompt), and the account of them.
 
     `label` is an index into `labels`, or a rating, or missing; `label_values` are the values that the data has for
     them. `leaked_test_ids` are the test rows whose text, after normalisation, also stands in training or validation.
@@ -50,7 +50,8 @@ class Splits:
 def load_splits(data: Data, task: Task = "classify") -> Splits:
     """Read, clean, label and split the rows that a recipe's `data` section describes.
 
-    Where the `task` is to rate, `label` is a number, and there are no label names; `masked_lm` has no labels at all.
+    Where the `task` is to rate, `label` is a number, and there are no label names; text to learn from has no labels at
+    all. Chats stand in `text` as JSON.
 
     Raises:
         UserError: anything in the data that the user has to mend, with file and row.
@@ -198,10 +199,11 @@ def _sources(data: Data) -> dict[str, Path | _HubSplit]:
 
 
 def _read(data: Data, task: Task, source: Path | _HubSplit) -> datasets.Dataset:
-    label_column = data.label_column if task not in PRETRAINING_TASKS else None
-    columns = [c for c in (data.id_column, data.text_column, data.text_pair_column, label_column) if c is not None]
+    label_column = data.label_column if task not in TEXT_TASKS else None
+    text_columns = (data.messages_column or data.text_column, data.text_pair_column, data.prompt_column)
+    columns = [name for name in (data.id_column, *text_columns, label_column) if name is not None]
     if isinstance(source, Path):
-        file_format = "text" if task in PRETRAINING_TASKS and _is_text(data, source.name) else data.file_format
+        file_format = "text" if task in TEXT_TASKS and _is_text(data, source.name) else data.file_format
         return read_file(source, FileOptions(file_format, data.encoding, data.quoting), columns)
     rows = read_hub(source.name, data.dataset_config_name, data.dataset_revision, source.split)
     for column in columns:
@@ -264,7 +266,7 @@ _Whole = tuple[dict[str, datasets.Dataset], dict[str, dict[str, int]], _Labels |
 
 def _targets(data: Data, task: Task, files: Sequence[datasets.Dataset], source: str) -> _Labels | _Ratings | None:
     """What the labels of the training rows mean, over all of their files; None where there are to be none."""
-    if task in PRETRAINING_TASKS:
+    if task in TEXT_TASKS:
         return None
     if task == "classify":
         return _label_names(data, files, source)
@@ -328,14 +330,19 @@ def _clean(
         kinds["label"] = datasets.Value(labels.kind)
     if data.text_pair_column:
         kinds["text_pair"] = datasets.Value("string")
+    if data.prompt_column:
+        kinds["prompt"] = datasets.Value("string")
+    text_column = data.messages_column or data.text_column
 
     def convert(batch: dict[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
         output: dict[str, list[Any]] = {name: [] for name in kinds}
         for position, number in enumerate(numbers):
-            texts = [batch[c][position] for c in (data.text_column, data.text_pair_column) if c]
+            where = f"{source}, row {number + first_row}"
+            texts = [batch[c][position] for c in (text_column, data.text_pair_column) if c]
+            if data.messages_column:
+                texts = [_chat(texts[0], where)]
             if any(text is None or not str(text).strip() for text in texts):
                 continue
-            where = f"{source}, row {number + first_row}"
             if not all(isinstance(text, str) for text in texts):
                 raise UserError(f"{where}: the text is {texts[0]!r}, not text; set data.text_column")
             if labels is not None:
@@ -345,6 +352,9 @@ def _clean(
             output["text"].append(texts[0])
             if data.text_pair_column:
                 output["text_pair"].append(texts[1])
+            if data.prompt_column:
+                prompt = batch[data.prompt_column][position]
+                output["prompt"].append("" if prompt is None else str(prompt))
         return output
 
     cleaned = dataset.map(
@@ -359,6 +369,25 @@ def _clean(
     if data.id_column:
         _check_ids(cleaned, data.id_column, source)
     return cleaned, {"empty": len(dataset) - len(cleaned)}
+
+
+def _chat(messages: object, where: str) -> str | None:
+    """A chat as JSON, in which equal chats are equal; None where the assistant says nothing.
+
+    Raises:
+        UserError: it is no list of messages with a role and a content each.
+    """
+    if messages is None:
+        return None
+    if not isinstance(messages, list) or not all(
+        isinstance(message, dict) and isinstance(message.get("role"), str) and isinstance(message.get("content"), str)
+        for message in messages
+    ):
+        raise UserError(f"{where}: a chat is a list of messages, each with a role and a content that are text")
+    if not any(message["role"] == "assistant" and message["content"].strip() for message in messages):
+        return None
+    plain = [{"role": message["role"], "content": message["content"]} for message in messages]
+    return json.dumps(plain, ensure_ascii=False)
 
 
 def _check_ids(rows: datasets.Dataset, id_column: str, source: str) -> None:
@@ -397,7 +426,7 @@ def text_keys(rows: datasets.Dataset, *, normalize: bool = True) -> Keys:
 
 
 def _key(row: dict[str, Any], *, normalize: bool) -> int:
-    parts = [row["text"], row.get("text_pair") or ""]
+    parts = [row["text"], row.get("text_pair") or row.get("prompt") or ""]
     if normalize:
         parts = [normalized_key(part) for part in parts]
     return int.from_bytes(hashlib.blake2b("\0".join(parts).encode("utf-8", "surrogatepass"), digest_size=8).digest())
@@ -473,7 +502,8 @@ def rows_fingerprint(rows: datasets.Dataset, names: Sequence[str]) -> str:
     """sha256 over ids, texts and label names (or ratings) in order: equal only for the same rows."""
     digest = hashlib.sha256()
     for row in _iterate(rows):
-        fields = [row["id"], row["text"], row.get("text_pair"), names[row["label"]] if names else row.get("label")]
+        second = row.get("text_pair", row.get("prompt"))
+        fields = [row["id"], row["text"], second, names[row["label"]] if names else row.get("label")]
         digest.update(json.dumps(fields, ensure_ascii=True).encode() + b"\n")
     return digest.hexdigest()
 

@@ -24,6 +24,8 @@ def predict_outputs(
 ) -> NDArray[np.float64]:
     """What `tasks.outputs` says of each row, (n, columns), in the order of the rows, on every process.
 
+    Of documents cut into windows it is the sum over the windows of each.
+
     The rows are sorted by length, so that there is little padding; each process takes every world-size-th batch. No
     sampler repeats rows to even out the processes, so that no row counts twice. `advance` hears of rows done.
     """
@@ -49,4 +51,4 @@ def predict_outputs(
     for part_batches, part_results in parts:
         for indices, values in zip(part_batches, part_results, strict=True):
             outputs[indices] = values
-    return outputs
+    return tasks.sum_windows(outputs, encoded)

@@ -79,7 +79,10 @@ class Ratings:
 
 @dataclass(frozen=True)
 class TokenSums:
-    """`ids` (n,), and for each row sums over the tokens that were to be predicted, (n, 4), as `language.SUMS` names."""
+    """`ids` (n,), and for each row sums over the tokens that were to be predicted, as `language.SUMS` names them.
+
+    (n, 4) of masked rows, (n, 6) of whole texts.
+    """
 
     ids: pa.StringArray
     sums: NDArray[np.float64]
@@ -91,13 +94,14 @@ class TokenSums:
 
     def columns(self) -> dict[str, pa.Array]:
         """The sums by name: nats as floats, counts as whole numbers."""
-        kinds = [pa.float64(), *[pa.int64()] * (len(SUMS) - 1)]
+        kinds = [pa.float64(), *[pa.int64()] * (self.sums.shape[1] - 1)]
+        names = SUMS[: self.sums.shape[1]]
         return {
-            name: pa.array(self.sums[:, i]).cast(kind) for i, (name, kind) in enumerate(zip(SUMS, kinds, strict=True))
+            name: pa.array(self.sums[:, i]).cast(kind) for i, (name, kind) in enumerate(zip(names, kinds, strict=True))
         }
 
     def write(self, path: Path, labels: Sequence[str]) -> None:
-        """Columns id, nats, correct, tokens and bytes; no text. There are no `labels`."""
+        """Columns id, nats, correct, tokens, bytes (characters, unknown_bytes); no text. There are no `labels`."""
         path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.table({"id": self.ids, **self.columns()}), path, compression="zstd")
 
@@ -105,9 +109,10 @@ class TokenSums:
 def predictions_of(
     ids: pa.StringArray, references: NDArray[Any], outputs: NDArray[np.float64]
 ) -> Predictions | Ratings | TokenSums:
-    """What a model's outputs (n, columns) say of rows with references: (n,) label ids or ratings, or (n, 2) counts.
+    """What a model's outputs (n, columns) say of rows with references: (n,) label ids or ratings, or counts.
 
-    The counts are the tokens that were to be predicted, and the bytes of their text.
+    The counts, (n, 2) of masked rows and (n, 4) of texts, are those of `language.SUMS` that follow the outputs: tokens
+    that were to be predicted, the bytes of their text, and of whole texts the characters and the unknown bytes.
     """
     if references.ndim == 2:
         return TokenSums(ids, np.concatenate([outputs, references], axis=1))

@@ -72,8 +72,9 @@ def _rating_metrics(ratings: Ratings) -> dict[str, Any]:
 
 
 def _token_metrics(predictions: TokenSums) -> dict[str, Any]:
-    module = _module(metrics.TokenLikelihood, len(predictions.ids))
     columns = predictions.columns()
+    of_texts = {"config_name": "text"} if "characters" in columns else {}
+    module = _module(metrics.TokenLikelihood, len(predictions.ids), **of_texts)
     for start in range(0, len(predictions.ids), _ROWS_PER_BATCH):
         rows = slice(start, start + _ROWS_PER_BATCH)
         module.add_batch(**{name: values[rows].to_numpy() for name, values in columns.items()})
@@ -166,14 +167,15 @@ def _score_tokens(predictions: TokenSums, samples: int, confidence: float, seed:
         "confidence_level": confidence,
         "bootstrap_samples": samples,
         "metrics": {
-            name: _interval(values[name], metric(sums), confidence) for name, metric in language.METRICS.items()
+            name: _interval(values[name], metric(sums), confidence)
+            for name, metric in language.metrics_of(sums.shape[1]).items()
         },
     }
 
 
-def _module(metric: type[evaluate.Metric], rows: int) -> evaluate.Metric:
+def _module(metric: type[evaluate.Metric], rows: int, **options: str) -> evaluate.Metric:
     # Many rows go through files. Each instance has an id of its own: those that share one wait for each other's lock.
-    return metric(keep_in_memory=rows <= _MAX_ROWS_IN_MEMORY, experiment_id=uuid.uuid4().hex)
+    return metric(keep_in_memory=rows <= _MAX_ROWS_IN_MEMORY, experiment_id=uuid.uuid4().hex, **options)
 
 
 def _row_losses(predictions: Predictions) -> NDArray[np.float64]:
@@ -194,6 +196,11 @@ def _interval(value: float | None, draws: NDArray[np.float64], confidence: float
 def describe_scores(split: str, entry: Mapping[str, Any]) -> str:
     """One line for a person: accuracy and macro F1, the errors of ratings, or the loss of tokens, with intervals."""
     parts = []
+    if "perplexity" in entry["metrics"]:
+        for name, title in (("bits_per_byte", "bits per byte"), ("perplexity", "perplexity")):
+            metric, form = entry["metrics"][name], ".1f" if name == "perplexity" else ".3f"
+            parts.append(f"{title} {metric['value']:{form}} [{metric['low']:{form}}, {metric['high']:{form}}]")
+        return f"{split}: {', '.join(parts)} on {entry['tokens']:,} tokens of {entry['count']:,} texts"
     if "bits_per_byte" in entry["metrics"]:
         for name, title in (
             ("loss", "loss"),

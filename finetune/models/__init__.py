@@ -1,12 +1,14 @@
-"""Models: encoders, recurrent classifiers, and the floors below them."""
+"""Models: encoders, decoders, recurrent classifiers, and the floors below them."""
 
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import nn
 from transformers import (
+    AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -14,17 +16,28 @@ from transformers import (
 )
 
 from finetune.errors import UserError
-from finetune.models.encoder import LOADING_ERRORS, build_encoder, head, max_positions
+from finetune.models.decoder import build_decoder
+from finetune.models.encoder import build_encoder, head
 from finetune.models.floors import Floor
+from finetune.models.pretrained import LOADING_ERRORS, max_positions
 from finetune.models.recurrent import RecurrentConfig, RecurrentForSequenceClassification
 from finetune.models.word_vectors import start_from_counts
-from finetune.recipe import EncoderModel, RecurrentModel, Task, local_name
+from finetune.recipe import DecoderModel, EncoderModel, RecurrentModel, Task, local_name
 
-__all__ = ["Floor", "build_model", "load_model", "match_inputs", "max_positions", "start_at", "start_from_counts"]
+__all__ = [
+    "Floor",
+    "build_model",
+    "load_causal_model",
+    "load_model",
+    "match_inputs",
+    "max_positions",
+    "start_at",
+    "start_from_counts",
+]
 
 
 def build_model(
-    model: EncoderModel | RecurrentModel,
+    model: EncoderModel | DecoderModel | RecurrentModel,
     task: Task,
     labels: Sequence[str],
     tokenizer: PreTrainedTokenizerBase,
@@ -34,6 +47,8 @@ def build_model(
     """The model that a recipe describes, ready to train; new weights are drawn from torch's seed."""
     if isinstance(model, EncoderModel):
         return build_encoder(model, task, labels, tokenizer, max_length, attention)
+    if isinstance(model, DecoderModel):
+        return build_decoder(model, tokenizer, max_length, attention)
     config = RecurrentConfig(
         vocab_size=len(tokenizer),
         cell=model.cell,
@@ -85,6 +100,26 @@ def match_inputs(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> 
         model_input_names=names,
         **tokenizer.special_tokens_map,
     )
+
+
+def load_causal_model(name_or_path: str | Path, revision: str | None = None) -> PreTrainedModel:
+    """A model that writes text, in float32, from a `model/` directory or the Hub.
+
+    Raises:
+        UserError: there is none, it cannot be reached, or it lacks weights.
+    """
+    name = str(name_or_path)
+    auto_class: Any = AutoModelForCausalLM
+    try:
+        model, loading = auto_class.from_pretrained(
+            local_name(name), revision=revision, dtype=torch.float32, output_loading_info=True
+        )
+    except LOADING_ERRORS as error:
+        raise UserError(f"model {name!r}: {' '.join(str(error).split())}") from None
+    if loading["missing_keys"]:
+        raise UserError(f"model {name!r}: no weights for {min(loading['missing_keys'])}; it was not trained to write")
+    model.eval()
+    return cast("PreTrainedModel", model)
 
 
 def load_model(name_or_path: str | Path, revision: str | None = None) -> PreTrainedModel:

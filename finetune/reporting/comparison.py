@@ -9,7 +9,7 @@ from typing import Any, assert_never
 
 import finetune
 from finetune.errors import UserError
-from finetune.recipe import EncoderModel, MajorityFloor, Model, Recipe, RecurrentModel, TfidfFloor
+from finetune.recipe import DecoderModel, EncoderModel, MajorityFloor, Model, Recipe, RecurrentModel, TfidfFloor
 from finetune.run import RunDirectory, open_run
 
 FORMAT = 1
@@ -200,7 +200,7 @@ def _test_scores(run: RunDirectory) -> dict[str, Any]:
     if test is None:
         raise UserError(f"{run.path}: no test scores; run `finetune evaluate {run.path} --split test` first")
     if "bits_per_byte" in test.get("metrics", {}):
-        raise UserError(f"{run.path} is pretrained on text (masked_lm); `compare` knows labels only")
+        raise UserError(f"{run.path} learnt from text ({run.recipe().task}); `compare` knows labels only")
     if "rmse" in test.get("metrics", {}):
         raise UserError(f"{run.path} rates texts; `compare` knows labels only, the run's scores.json has its errors")
     missing = [key for key in ("count", "rows_fingerprint", "labels", "metrics") if key not in test]
@@ -266,13 +266,14 @@ def describe_model(model: Model) -> str:
             cell = ("Bi" if model.bidirectional else "") + model.cell.upper()
             pooling = "last state" if model.pooling == "last" else f"{model.pooling} pooling"
             return f"{cell}, {model.num_layers} x {model.hidden_size}, {pooling}"
-        case EncoderModel():
+        case EncoderModel() | DecoderModel():
             if model.from_scratch is not None:
-                sizes = model.from_scratch
-                return f"BERT-type encoder from scratch, {sizes.num_hidden_layers} x {sizes.hidden_size}"
+                sizes, kind = model.from_scratch, "BERT-type" if model.family == "encoder" else "GPT-type"
+                return f"{kind} {model.family} from scratch, {sizes.num_hidden_layers} x {sizes.hidden_size}"
             origin = str(model.model_name_or_path)
             # A path of this machine says nothing to a reader of the page beyond its last part.
-            how = "fine-tuned" if model.tuning == "full" else "with a new head, itself frozen"
+            is_frozen = model.family == "encoder" and model.tuning == "frozen"
+            how = "with a new head, itself frozen" if is_frozen else "fine-tuned"
             return f"{printable(Path(origin).name if Path(origin).is_absolute() else origin)} {how}"
         case _:
             assert_never(model)
@@ -280,7 +281,7 @@ def describe_model(model: Model) -> str:
 
 def _settings(recipe: Recipe) -> dict[str, str | int | float]:
     settings: dict[str, str | int | float] = {"seed": recipe.seed}
-    if isinstance(recipe.model, EncoderModel | RecurrentModel):
+    if isinstance(recipe.model, EncoderModel | DecoderModel | RecurrentModel):
         training = recipe.training
         settings |= {
             "text.max_length": recipe.text.max_length,

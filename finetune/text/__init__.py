@@ -1,5 +1,6 @@
 """Text in: one tokenizer per model, loaded with it or trained on the training rows alone."""
 
+from finetune.text.causal import encode_documents
 from finetune.text.masking import Masker, bytes_of_tokens
 from finetune.text.sampling import SubwordSampler
 from finetune.text.tokenizer import build_tokenizer, fingerprint, load_tokenizer, save_tokenizer, tokenizer_of_rows
@@ -10,6 +11,7 @@ __all__ = [
     "SubwordSampler",
     "build_tokenizer",
     "bytes_of_tokens",
+    "encode_documents",
     "fingerprint",
     "load_tokenizer",
     "save_tokenizer",

@@ -5,16 +5,18 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import datasets
 from huggingface_hub import snapshot_download
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from finetune.data import Splits
 from finetune.errors import UserError
-from finetune.recipe import EncoderModel, Recipe, local_name
+from finetune.recipe import DecoderModel, EncoderModel, Recipe, local_name
 from finetune.text import kobert
 from finetune.text.canary import check_tokenizer
+from finetune.text.causal import KOGPT2_SPECIALS, for_generation, is_kogpt2
 from finetune.text.masking import Masker
 from finetune.text.sampling import unigram_of
 from finetune.text.vocabulary import train_tokenizer
@@ -22,8 +24,12 @@ from finetune.text.vocabulary import train_tokenizer
 _FAST = "tokenizer.json"
 
 
-def load_tokenizer(name_or_path: str, revision: str | None = None) -> PreTrainedTokenizerBase:
+def load_tokenizer(
+    name_or_path: str, revision: str | None = None, *, generates: bool = False
+) -> PreTrainedTokenizerBase:
     """The tokenizer of a Hub model or a local directory; KoBERT's is built from its original files.
+
+    One for a model that `generates` is made fit for that.
 
     Raises:
         UserError: there is none, it cannot be reached, or it reads Korean wrongly.
@@ -37,6 +43,12 @@ def load_tokenizer(name_or_path: str, revision: str | None = None) -> PreTrained
             tokenizer = AutoTokenizer.from_pretrained(name_or_path, revision=revision)
         except (OSError, ValueError) as error:
             raise UserError(f"tokenizer {name_or_path!r}: {' '.join(str(error).split())}") from None
+        if is_kogpt2(tokenizer):
+            # Named as GPT-2's, it gets GPT-2's end token, which its model has no embedding for.
+            fast: Any = PreTrainedTokenizerFast
+            tokenizer = fast.from_pretrained(name_or_path, revision=revision, **KOGPT2_SPECIALS)
+    if generates:
+        tokenizer = for_generation(tokenizer)
     if tokenizer.pad_token_id is None:
         raise UserError(f"tokenizer {name_or_path!r} has no pad token, so texts cannot be batched; use another one")
     check_tokenizer(tokenizer, name_or_path)
@@ -86,13 +98,14 @@ def build_tokenizer(recipe: Recipe, splits: Splits) -> PreTrainedTokenizerBase:
     Raises:
         UserError: one that is named is not there, cannot be reached, or cannot do what the recipe asks of it.
     """
-    model = recipe.model
+    model, generates = recipe.model, recipe.task == "generate"
     if recipe.text.tokenizer_name_or_path is not None:
-        tokenizer = load_tokenizer(recipe.text.tokenizer_name_or_path)
-    elif isinstance(model, EncoderModel) and model.model_name_or_path is not None:
-        tokenizer = load_tokenizer(model.model_name_or_path, model.revision)
+        tokenizer = load_tokenizer(recipe.text.tokenizer_name_or_path, generates=generates)
+    elif isinstance(model, EncoderModel | DecoderModel) and model.model_name_or_path is not None:
+        tokenizer = load_tokenizer(model.model_name_or_path, model.revision, generates=generates)
     else:
         tokenizer = tokenizer_of_rows(recipe, splits)
+        tokenizer = for_generation(tokenizer) if generates else tokenizer
     if recipe.text.subword_sampling_alpha is not None:
         unigram_of(tokenizer)
     if recipe.task == "masked_lm":
@@ -117,5 +130,5 @@ def tokenizer_of_rows(recipe: Recipe, splits: Splits) -> PreTrainedTokenizerBase
         min_frequency=text.min_frequency,
         lowercase=text.lowercase,
         max_length=text.max_length,
-        begin_token=isinstance(model, EncoderModel),
+        begin_token=isinstance(model, EncoderModel | DecoderModel),
     )

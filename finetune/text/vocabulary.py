@@ -1,4 +1,4 @@
-"""A vocabulary trained on the training rows: words, characters, subwords or Unigram's, as a fast tokenizer."""
+"""A vocabulary trained on the training rows: words, characters, subwords, Unigram's or bytes, as a fast tokenizer."""
 
 import io
 import re
@@ -30,7 +30,7 @@ _UNIGRAM_TEXTS = 500_000
 def train_tokenizer(
     texts: Iterable[str],
     *,
-    unit: Literal["word", "character", "subword", "unigram"],
+    unit: Literal["word", "whitespace", "character", "subword", "unigram", "byte"],
     vocabulary_size: int,
     min_frequency: int,
     lowercase: bool,
@@ -53,18 +53,33 @@ def train_tokenizer(
         case "word":
             tokenizer = Tokenizer(models.WordLevel(unk_token=_UNKNOWN))
             tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+        case "whitespace":
+            tokenizer = Tokenizer(models.WordLevel(unk_token=_UNKNOWN))
+            tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
         case "character":
             tokenizer = Tokenizer(models.WordLevel(unk_token=_UNKNOWN))
             single = pre_tokenizers.Split(Regex("."), behavior="isolated")
             tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), single])
+            tokenizer.decoder = decoders.Metaspace()
         case "subword":
             tokenizer = Tokenizer(models.BPE(unk_token=_UNKNOWN, fuse_unk=True))
             tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+            tokenizer.decoder = decoders.Metaspace()
+        case "byte":
+            # A letter for each of the 256 bytes, and no merges: nothing is unknown, and nothing is lost.
+            letters = [*specials, *sorted(pre_tokenizers.ByteLevel.alphabet())]
+            tokenizer = Tokenizer(models.BPE({letter: i for i, letter in enumerate(letters)}, []))
+            tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+            tokenizer.decoder = decoders.ByteLevel()
+            tokenizer.add_special_tokens(specials)
         case "unigram":
             tokenizer = Tokenizer(_train_unigram(texts, normalizer, vocabulary_size))
             tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
             tokenizer.decoder = decoders.Metaspace()
-    tokenizer.normalizer = normalizer
+    if unit != "byte":
+        tokenizer.normalizer = normalizer
+    elif lowercase:
+        tokenizer.normalizer = normalizers.Lowercase()
     options: dict[str, Any] = {"vocab_size": vocabulary_size, "special_tokens": specials, "show_progress": False}
     if unit == "subword":
         # Half of the vocabulary at most for single characters: rare Hanja and emoji would crowd out the subwords.
@@ -74,7 +89,7 @@ def train_tokenizer(
             min_frequency=min_frequency, initial_alphabet=alphabet, limit_alphabet=len(alphabet), **options
         )
         tokenizer.train_from_iterator(texts, trainer)
-    elif unit != "unigram":
+    elif unit not in ("unigram", "byte"):
         tokenizer.train_from_iterator(texts, trainers.WordLevelTrainer(min_frequency=min_frequency, **options))
     begin = f"{_BEGIN}:0 " if begin_token else ""
     second_type = 1 if begin_token else 0

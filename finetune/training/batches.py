@@ -67,7 +67,7 @@ class _Rows(Dataset[dict[str, Tensor]]):
     def __init__(
         self, encoded: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, draws: Sequence[SubwordSampler | Masker]
     ) -> None:
-        left_out = {"id", "length"}
+        left_out = set(tasks.BOOKKEEPING)
         if any(isinstance(draw, SubwordSampler) for draw in draws):
             left_out |= {"input_ids", "token_type_ids"}  # they come from the text, anew
         self.columns = encoded.select_columns([name for name in encoded.column_names if name not in left_out])

@@ -18,7 +18,7 @@ from accelerate.utils import set_seed
 
 import finetune
 from finetune.errors import UserError
-from finetune.recipe import VALIDATION_METRICS, EncoderModel, Recipe, with_values
+from finetune.recipe import VALIDATION_METRICS, DecoderModel, EncoderModel, Recipe, with_values
 
 _PACKAGES = (
     "accelerate",
@@ -75,7 +75,7 @@ def resolve(recipe: Recipe) -> Recipe:
         "threads": threads,
         "metric_for_best_model": VALIDATION_METRICS[recipe.task][0] if metric == "auto" else metric,
     }
-    if not isinstance(recipe.model, EncoderModel):
+    if not isinstance(recipe.model, EncoderModel | DecoderModel):
         return with_values(recipe, training=chosen)
     attention = recipe.model.attn_implementation
     if attention == "auto":

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from finetune import tasks
 from finetune.data import Splits, load_splits
-from finetune.data.splits import column, id_array, label_array
+from finetune.data.splits import column, label_array
 from finetune.doctor import examine_splits, summarize
 from finetune.errors import UserError
 from finetune.evaluation import compute_metrics, describe_scores, predict_outputs, predictions_of, record_scores
@@ -24,14 +24,24 @@ from finetune.models import Floor, build_model, match_inputs, start_at, start_fr
 from finetune.progress import ProgressBar, say
 from finetune.recipe import (
     VALIDATION_METRICS,
+    DecoderModel,
     EncoderModel,
     MajorityFloor,
     Recipe,
+    RecurrentModel,
     TfidfFloor,
     with_values,
 )
 from finetune.run import RunDirectory
-from finetune.text import Masker, SubwordSampler, build_tokenizer, bytes_of_tokens, fingerprint, save_tokenizer
+from finetune.text import (
+    Masker,
+    SubwordSampler,
+    build_tokenizer,
+    bytes_of_tokens,
+    encode_documents,
+    fingerprint,
+    save_tokenizer,
+)
 from finetune.training import environment
 from finetune.training.batches import EpochBatches
 from finetune.training.log import TrainingLog
@@ -101,7 +111,7 @@ def _start(recipe: Recipe, splits: Splits) -> tuple[PreTrainedModel | None, PreT
             raise UserError("the floors read one text: leave data.text_pair_column out, or choose another model.family")
         return None, None
     tokenizer = build_tokenizer(recipe, splits)
-    attention = recipe.model.attn_implementation if isinstance(recipe.model, EncoderModel) else "eager"
+    attention = "eager" if isinstance(recipe.model, RecurrentModel) else recipe.model.attn_implementation
     set_seed(recipe.seed)  # what was drawn before must not matter to the initial weights
     model = build_model(recipe.model, recipe.task, splits.labels, tokenizer, recipe.text.max_length, attention)
     if recipe.task == "rate":
@@ -177,6 +187,9 @@ def _train_model(
 def _encode(split: str, recipe: Recipe, splits: Splits, tokenizer: PreTrainedTokenizerBase) -> datasets.Dataset:
     """A split's rows as the model sees them; those that are scored have their masks for good."""
     is_train = split == "train"
+    if recipe.task == "generate":
+        chats = recipe.data.messages_column is not None
+        return encode_documents(splits[split], tokenizer, recipe.text.max_length, chats=chats)
     keep_text = is_train and recipe.text.subword_sampling_alpha is not None
     encoded = tasks.encode(splits[split], tokenizer, recipe.text.max_length, keep_text=keep_text)
     if recipe.task != "masked_lm" or is_train:
@@ -186,7 +199,9 @@ def _encode(split: str, recipe: Recipe, splits: Splits, tokenizer: PreTrainedTok
 
 
 def _references(recipe: Recipe, encoded: datasets.Dataset, tokenizer: PreTrainedTokenizerBase) -> NDArray[Any]:
-    """Label ids or ratings, (n,); of masked rows how many tokens were hidden, and the bytes of their text, (n, 2)."""
+    """Label ids or ratings, (n,); counts of masked rows, (n, 2): tokens and bytes; of documents, (n, 4): `SIZES`."""
+    if recipe.task == "generate":
+        return tasks.document_sizes(encoded)
     if recipe.task == "masked_lm":
         return tasks.target_sizes(encoded, bytes_of_tokens(tokenizer))
     return label_array(encoded)
@@ -230,7 +245,7 @@ def _fit(
     )
     total_steps = min(training.max_steps or 10**12, training.num_train_epochs * batches.steps_per_epoch)
     checkpoint = shared_checkpoint(run, accelerator) if goes_on else None
-    sizes = recipe.model.from_scratch if isinstance(recipe.model, EncoderModel) else None
+    sizes = recipe.model.from_scratch if isinstance(recipe.model, EncoderModel | DecoderModel) else None
     if checkpoint is None and sizes is not None and sizes.initial_embeddings == "ppmi":
         # Before the processes are joined, so that all begin with the main one's.
         say(f"{recipe.name}: counting word vectors", main_process=accelerator.is_main_process)
@@ -239,7 +254,7 @@ def _fit(
     scheduler = build_scheduler(optimizer, training, total_steps)
     model, prepared = accelerator.prepare(raw_model, optimizer)
     references = _references(recipe, encoded["validation"], tokenizer)
-    ids = id_array(encoded["validation"])
+    ids = tasks.document_ids(encoded["validation"])
 
     def validate(current: nn.Module) -> dict[str, float]:
         outputs = predict_outputs(current, encoded["validation"], tokenizer, accelerator, recipe.evaluation.batch_size)

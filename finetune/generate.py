@@ -1,0 +1,255 @@
+"""The one way to let a trained decoder write: a run directory or a model becomes `generate(prompts)`."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, TextStreamer
+
+from finetune.data.sources import FileOptions, read_file
+from finetune.errors import UserError
+from finetune.models import load_causal_model, max_positions
+from finetune.predict_file import check_output, fingerprint, sha256, write_in_chunks
+from finetune.run import open_run
+from finetune.text import load_tokenizer
+from finetune.text.causal import chat_ids, prompt_ids
+
+_NEW_TOKENS = 100
+_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written after a prompt."""
+
+    text: str
+    tokens: int
+    """How many tokens it has, the end token included."""
+    stopped: bool
+    """Whether the model ended it by itself, rather than at the limit."""
+
+
+@dataclass(frozen=True)
+class Generator:
+    """A trained decoder with its tokenizer; `chats` means that a prompt is the user's message in a chat."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    chats: bool = False
+    batch_size: int = 32
+
+    def generate(
+        self, prompts: Sequence[str], options: Mapping[str, Any] | None = None, *, seed: int | None = None
+    ) -> list[list[Written]]:
+        """For each prompt what was written after it: `num_return_sequences` of them, one unless `options` ask for more.
+
+        `options` are fields of transformers' GenerationConfig. Prompts of like length share a batch, so that there is
+        little padding; padding changes nothing. Equal seeds write the same, given the same prompts and batch size.
+
+        Raises:
+            UserError: options that do not exist or do not go together.
+        """
+        config, new_tokens = self.configuration(options or {})
+        encoded = [self.encode(prompt, new_tokens) for prompt in prompts]
+        # Near the end of the context a prompt leaves less room; none must lose some to a longer one in its batch.
+        rooms = [self._room(ids, new_tokens) for ids in encoded]
+        order = sorted(range(len(prompts)), key=lambda i: (rooms[i], len(encoded[i])))
+        written: list[list[Written]] = [[] for _ in prompts]
+        if seed is not None:
+            set_seed(seed)
+        for room, rows in groupby(order, key=lambda i: rooms[i]):
+            for batch in _batched(rows, self.batch_size):
+                for row, texts in zip(batch, self._write([encoded[i] for i in batch], config, room), strict=True):
+                    written[row] = texts
+        return written
+
+    def stream(self, prompt: str, options: Mapping[str, Any] | None = None, *, seed: int | None = None) -> None:
+        """Print what is written after a prompt while it is written, the prompt first.
+
+        Raises:
+            UserError: options that do not exist or do not go together.
+        """
+        config, new_tokens = self.configuration(options or {})
+        if seed is not None:
+            set_seed(seed)
+        ids = self.encode(prompt, new_tokens)
+        streamer = TextStreamer(self.tokenizer, skip_prompt=self.chats, skip_special_tokens=True)
+        self._write([ids], config, self._room(ids, new_tokens), streamer)
+
+    def configuration(self, options: Mapping[str, Any]) -> tuple[GenerationConfig, int]:
+        """The model's own settings with `options` in their place, and the most tokens to be written."""
+        known = GenerationConfig().to_dict()
+        unknown = next((name for name in options if name not in known and name != "max_new_tokens"), None)
+        if unknown is not None:
+            raise UserError(f"--{unknown} is no field of GenerationConfig; max_new_tokens, temperature, top_p ... are")
+        chosen = dict(options)
+        if any(name in chosen for name in _SAMPLING):
+            chosen.setdefault("do_sample", True)
+        config = GenerationConfig.from_dict({**self.model.generation_config.to_dict(), **chosen})
+        if config.eos_token_id is None:
+            config.eos_token_id = self.tokenizer.eos_token_id
+        config.pad_token_id = self.tokenizer.pad_token_id
+        config.max_length = None
+        new_tokens = int(chosen.get("max_new_tokens", _NEW_TOKENS))
+        if new_tokens < 1:
+            raise UserError(f"--max_new_tokens {new_tokens}: one or more are needed")
+        try:
+            config.validate(strict=True)
+        except ValueError as error:
+            raise UserError(f"generation settings: {' '.join(str(error).split())}") from None
+        return config, new_tokens
+
+    def encode(self, prompt: str, new_tokens: int) -> list[int]:
+        """The tokens of a prompt; of one too long for the model's context the beginning is left out, not the start."""
+        if self.chats:
+            ids = chat_ids([{"role": "user", "content": prompt}], self.tokenizer)
+        else:
+            ids = prompt_ids(prompt, self.tokenizer)
+        positions = max_positions(self.model)
+        if positions is None:
+            return ids
+        # Room for what is to be written, but never less than half of the context for what it goes on from.
+        most = max(positions - new_tokens, positions // 2, 1)
+        return ids if len(ids) <= most else [ids[0], *ids[len(ids) - most + 1 :]] if most > 1 else ids[-1:]
+
+    def _room(self, ids: Sequence[int], new_tokens: int) -> int:
+        """How many tokens can be written after a prompt."""
+        positions = max_positions(self.model)
+        return new_tokens if positions is None else min(new_tokens, positions - len(ids))
+
+    def _write(
+        self,
+        prompts: Sequence[Sequence[int]],
+        config: GenerationConfig,
+        new_tokens: int,
+        streamer: TextStreamer | None = None,
+    ) -> Iterator[list[Written]]:
+        longest = max(len(ids) for ids in prompts)
+        pad = self.tokenizer.pad_token_id
+        device = self.model.device
+        input_ids = torch.tensor([[pad] * (longest - len(ids)) + list(ids) for ids in prompts], device=device)
+        mask = torch.tensor([[0] * (longest - len(ids)) + [1] * len(ids) for ids in prompts], device=device)
+        try:
+            with torch.inference_mode():
+                writer: Any = self.model
+                output = writer.generate(
+                    input_ids=input_ids,
+                    attention_mask=mask,
+                    generation_config=config,
+                    max_new_tokens=new_tokens,
+                    tokenizer=self.tokenizer,
+                    streamer=streamer,
+                )
+        except ValueError as error:  # settings are checked in many places of transformers
+            raise UserError(f"generation settings: {' '.join(str(error).split())}") from None
+        ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+        of_each = len(output) // len(prompts)
+        texts = [
+            self._written(prompts[number // of_each], ids[longest:].tolist(), ends) for number, ids in enumerate(output)
+        ]
+        return iter([texts[i : i + of_each] for i in range(0, len(texts), of_each)])
+
+    def _written(self, prompt: Sequence[int], ids: list[int], ends: Sequence[int]) -> Written:
+        end = next((number for number, token in enumerate(ids) if token in ends), None)
+        kept = ids if end is None else ids[:end]
+        # Decoded behind its prompt: by itself, a first token would lose the space that it begins with.
+        before, whole = self._decode(prompt), self._decode([*prompt, *kept])
+        is_behind = not self.chats and whole.startswith(before)
+        text = whole[len(before) :] if is_behind else self._decode(kept)
+        return Written(text, len(kept) + (end is not None), end is not None)
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+
+
+def _batched(rows: Iterable[int], size: int) -> Iterator[list[int]]:
+    iterator = iter(rows)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def load_generator(run_or_model: str, revision: str | None = None) -> Generator:
+    """The decoder of a run directory, a local model directory, an embedded model or a Hub id.
+
+    Raises:
+        UserError: there is none, or it does not write text.
+    """
+    path = Path(run_or_model)
+    source, chats = run_or_model, False
+    if path.is_dir() and (path / "recipe.yaml").exists():
+        run = open_run(path)
+        recipe = run.recipe()
+        if recipe.task != "generate":
+            raise UserError(f"{path}: its task is {recipe.task}, it does not write text; `finetune predict` uses it")
+        if not run.model_directory.is_dir():
+            raise UserError(f"{path}: its training did not finish; choose a run that has a model/ directory")
+        source, chats = str(run.model_directory), recipe.data.messages_column is not None
+    elif not path.exists() and run_or_model.startswith((".", "/", "~", "runs/")):
+        raise UserError(f"{run_or_model}: no such run or model directory")
+    tokenizer = load_tokenizer(source, revision, generates=True)
+    return Generator(load_causal_model(source, revision), tokenizer, chats)
+
+
+def generate_file(
+    run_or_model: str,
+    source: Path,
+    output: Path,
+    prompt_column: str = "prompt",
+    options: Mapping[str, Any] | None = None,
+    seed: int | None = None,
+    chunk_rows: int = 256,
+) -> int:
+    """Write after every prompt of `source`; returns the number of texts.
+
+    `output` gets for each: row (from 0), prompt, text, stopped; with `num_return_sequences` several to a row. A killed
+    command goes on where it was, and each chunk of rows is sampled from `seed` and its first row's number.
+
+    Raises:
+        UserError: an `output` that exists or cannot be written in its format, or anything wrong with model or file.
+    """
+    check_output(output)
+    rows = read_file(source, FileOptions(), [prompt_column]).select_columns([prompt_column])
+    generator = load_generator(run_or_model)
+    config, _ = generator.configuration(options or {})
+
+    def write(chunk: datasets.Dataset, start: int) -> pa.Table:
+        prompts = ["" if prompt is None else str(prompt) for prompt in chunk[prompt_column]]
+        written = generator.generate(prompts, options, seed=None if seed is None else seed + start)
+        flat = [(start + i, prompts[i], text) for i, texts in enumerate(written) for text in texts]
+        return pa.table(
+            {
+                "row": [row for row, _, _ in flat],
+                "prompt": [prompt for _, prompt, _ in flat],
+                "text": [text.text for _, _, text in flat],
+                "stopped": [text.stopped for _, _, text in flat],
+            }
+        )
+
+    claim = {
+        "source": sha256(source),
+        "model": fingerprint(generator.model),
+        "options": dict(options or {}),
+        "seed": seed,
+    }
+    accelerator = Accelerator(cpu=generator.model.device.type == "cpu")
+    write_in_chunks(rows, output, claim, chunk_rows, write, "writing", accelerator)
+    return len(rows) * (config.num_return_sequences or 1)
+
+
+def generation_options(pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """`[("temperature", "0.8")]` -> `{"temperature": 0.8}`: values as JSON, or as text where they are none."""
+    options: dict[str, Any] = {}
+    for name, value in pairs:
+        try:
+            options[name] = json.loads(value)
+        except json.JSONDecodeError:
+            options[name] = {"True": True, "False": False, "None": None}.get(value, value)
+    return options

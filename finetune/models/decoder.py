@@ -1,0 +1,60 @@
+"""GPT-style decoders: from a checkpoint, or from random weights."""
+
+from typing import Any
+
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from finetune.models.pretrained import check_fit, load_pretrained, set_dropout
+from finetune.recipe import DecoderModel
+
+
+def build_decoder(
+    model: DecoderModel, tokenizer: PreTrainedTokenizerBase, max_length: int, attention: str
+) -> PreTrainedModel:
+    """A decoder that gives at each place the logits of the token that comes next.
+
+    From scratch it is a GPT-2 whose weights are drawn from torch's seed.
+
+    Raises:
+        UserError: the checkpoint cannot be had, or is too small for `max_length` or for the tokenizer.
+    """
+    specials = {f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("bos", "eos", "pad")}
+    if model.from_scratch is not None:
+        sizes = model.from_scratch
+        values: dict[str, Any] = specials | {"attn_implementation": attention}
+        scratch = GPT2Config(
+            vocab_size=len(tokenizer),
+            n_positions=max_length,
+            n_embd=sizes.hidden_size,
+            n_layer=sizes.num_hidden_layers,
+            n_head=sizes.num_attention_heads,
+            n_inner=sizes.intermediate_size,
+            activation_function="gelu_pytorch_tanh",  # gelu_new's formula, in one operation
+            **values,
+        )
+        set_dropout(scratch, model.dropout)
+        return GPT2LMHeadModel(scratch)
+
+    def prepare(config: PreTrainedConfig, name: str) -> None:
+        set_dropout(config, model.dropout)
+
+    decoder, _ = load_pretrained(
+        model, AutoModelForCausalLM, MODEL_FOR_CAUSAL_LM_MAPPING, "causal language-model", prepare, attention
+    )
+    check_fit(decoder, tokenizer, max_length, str(model.model_name_or_path))
+    # What generates has to know when to stop, and what to fill a batch with.
+    for settings in (decoder.config, decoder.generation_config):
+        for name, token in specials.items():
+            own = getattr(settings, name, None)
+            # Chat models have several end tokens.
+            if not (isinstance(own, list) and token in own):
+                setattr(settings, name, token)
+    return decoder
