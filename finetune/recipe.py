@@ -244,7 +244,7 @@ class DecoderModel(BaseModel):
 
 
 class RecurrentModel(BaseModel):
-    """A recurrent classifier that starts from random weights."""
+    """A recurrent classifier, or for `generate` a recurrent language model, that starts from random weights."""
 
     model_config = TYPED
 
@@ -266,6 +266,10 @@ class RecurrentModel(BaseModel):
     """The dropout rate on embeddings, between layers and before the head."""
     token_dropout: Fraction = 0.0
     """The share of tokens whose whole embedding is dropped in training, which guards against single telling words."""
+    weight_dropout: Fraction = 0.0
+    """The share of recurrent weights dropped in training, for `generate`."""
+    tie_embeddings: bool = True
+    """Let the output weights be the embeddings, for `generate`; the last layer is then as wide as they are."""
 
 
 class MajorityFloor(BaseModel):
@@ -441,12 +445,14 @@ class Recipe(BaseModel):
         return self
 
     def _check_text_task(self) -> None:
-        families: dict[Task, tuple[str, ...]] = {"masked_lm": ("encoder",), "generate": ("decoder",)}
+        families: dict[Task, tuple[str, ...]] = {"masked_lm": ("encoder",), "generate": ("decoder", "recurrent")}
         if self.model.family not in families[self.task]:
             raise ValueError(
                 f"task {self.task} is for {' and '.join(families[self.task])} models; model.family "
                 f"{self.model.family} cannot learn it"
             )
+        if self.model.family == "recurrent" and self.model.bidirectional:
+            raise ValueError("task generate reads from left to right; model.bidirectional cannot be true")
         if self.model.family == "encoder" and self.model.tuning == "frozen":
             raise ValueError("task masked_lm trains the encoder; model.tuning frozen would leave it as it is")
         if not self.evaluation.score_test:

@@ -25,6 +25,23 @@ SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "i
 LLAMA_SIZES: dict[str, Any] = {**SIZES, "num_key_value_heads": 1, "max_position_embeddings": CONTEXT}
 WRITERS: dict[str, dict[str, Any]] = {
     "gpt2-scratch": {"family": "decoder", "from_scratch": SIZES, "dropout": 0.0},
+    "lstm": {"family": "recurrent", "cell": "lstm", "embedding_size": 32, "hidden_size": 48, "dropout": 0.0},
+    "gru-stacked": {
+        "family": "recurrent",
+        "cell": "gru",
+        "embedding_size": 48,
+        "hidden_size": 64,
+        "num_layers": 2,
+        "dropout": 0.0,
+    },
+    "rnn-untied": {
+        "family": "recurrent",
+        "cell": "rnn",
+        "embedding_size": 32,
+        "hidden_size": 48,
+        "tie_embeddings": False,
+        "dropout": 0.0,
+    },
 }
 """Models from scratch that write; what is promised of all of them is tested for each, and for `DECODERS`."""
 
@@ -93,7 +110,7 @@ def writing_recipe(directory: Path, name: str, **sections: Any) -> dict[str, Any
     if model is None:
         checkpoint = write_decoder(directory / "checkpoint", name)
         model = {"family": "decoder", "model_name_or_path": str(checkpoint), "dropout": 0.0}
-    pairs = str(directory / "pairs.jsonl")
+    pairs, epochs = str(directory / "pairs.jsonl"), 300 if model["family"] == "recurrent" else 60
     write_pairs(directory / "pairs.jsonl", 8)
     tree: dict[str, Any] = {
         "name": name,
@@ -103,12 +120,12 @@ def writing_recipe(directory: Path, name: str, **sections: Any) -> dict[str, Any
         "text": {"vocabulary_size": 300, "min_frequency": 1, "max_length": CONTEXT},
         "model": model,
         "training": {
-            "num_train_epochs": 60,
+            "num_train_epochs": epochs,
             "batch_size": 8,
             "learning_rate": 1e-2,
             "warmup_ratio": 0.0,
-            "lr_scheduler_type": "constant",
-            "eval_steps": 60,
+            "lr_scheduler_type": "linear",
+            "eval_steps": epochs,
             "threads": 1,
         },
         "evaluation": {"bootstrap_samples": 100},

@@ -21,6 +21,7 @@ from finetune.models.encoder import build_encoder, head
 from finetune.models.floors import Floor
 from finetune.models.pretrained import LOADING_ERRORS, max_positions
 from finetune.models.recurrent import RecurrentConfig, RecurrentForSequenceClassification
+from finetune.models.recurrent_lm import RecurrentForCausalLM
 from finetune.models.word_vectors import start_from_counts
 from finetune.recipe import DecoderModel, EncoderModel, RecurrentModel, Task, local_name
 
@@ -49,6 +50,7 @@ def build_model(
         return build_encoder(model, task, labels, tokenizer, max_length, attention)
     if isinstance(model, DecoderModel):
         return build_decoder(model, tokenizer, max_length, attention)
+    generates = task == "generate"
     config = RecurrentConfig(
         vocab_size=len(tokenizer),
         cell=model.cell,
@@ -59,10 +61,14 @@ def build_model(
         pooling=model.pooling,
         dropout=model.dropout,
         token_dropout=model.token_dropout,
+        weight_dropout=model.weight_dropout,
         pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id if generates else None,
+        eos_token_id=tokenizer.eos_token_id if generates else None,
+        tie_word_embeddings=generates and model.tie_embeddings,
         **head(task, labels),
     )
-    return RecurrentForSequenceClassification(config)
+    return RecurrentForCausalLM(config) if generates else RecurrentForSequenceClassification(config)
 
 
 def start_at(model: PreTrainedModel, rating: float) -> None:

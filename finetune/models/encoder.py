@@ -18,12 +18,12 @@ from transformers import (
 
 from finetune.errors import UserError
 from finetune.models.pretrained import check_fit, load_pretrained, set_dropout
-from finetune.recipe import EncoderModel, Task
+from finetune.recipe import TEXT_TASKS, EncoderModel, Task
 
 
 def head(task: Task, labels: Sequence[str]) -> dict[str, Any]:
     """What a configuration says of its head: a logit per label, or one rating; of a head over tokens nothing."""
-    if task == "masked_lm":
+    if task in TEXT_TASKS:
         return {}
     names = list(labels) or ["rating"]
     return {

@@ -17,7 +17,10 @@ CELLS: dict[str, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "lstm": nn.LSTM, "
 
 
 class RecurrentConfig(PreTrainedConfig):
-    """The sizes of a recurrent classifier; `hidden_size` is per direction."""
+    """The sizes of a recurrent classifier or language model; `hidden_size` is per direction.
+
+    With tied embeddings a language model's last layer is as wide as the embeddings.
+    """
 
     model_type = "finetune_recurrent"
 
@@ -32,12 +35,19 @@ class RecurrentConfig(PreTrainedConfig):
         pooling: str = "last",
         dropout: float = 0.3,
         token_dropout: float = 0.0,
+        weight_dropout: float = 0.0,
         pad_token_id: int = 1,
+        bos_token_id: int | None = None,
+        eos_token_id: int | None = None,
+        tie_word_embeddings: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.vocab_size = vocab_size
         self.pad_token_id = pad_token_id
+        self.bos_token_id = bos_token_id
+        self.eos_token_id = eos_token_id
+        self.tie_word_embeddings = tie_word_embeddings
         self.cell = cell
         self.embedding_size = embedding_size
         self.hidden_size = hidden_size
@@ -46,30 +56,16 @@ class RecurrentConfig(PreTrainedConfig):
         self.pooling = pooling
         self.dropout = dropout
         self.token_dropout = token_dropout
+        self.weight_dropout = weight_dropout
 
 
-class RecurrentForSequenceClassification(PreTrainedModel):
-    """Embedding, stacked recurrent layers, pooling, dropout, a linear head."""
+class RecurrentPreTrainedModel(PreTrainedModel):
+    """What recurrent models have in common: the configuration, the embedding and how weights begin."""
 
     config_class = RecurrentConfig
     config: RecurrentConfig
     base_model_prefix = "recurrent"
-
-    def __init__(self, config: RecurrentConfig) -> None:
-        super().__init__(config)
-        directions = 2 if config.bidirectional else 1
-        self.embedding = nn.Embedding(config.vocab_size, config.embedding_size, padding_idx=config.pad_token_id)
-        self.dropout = nn.Dropout(config.dropout)
-        self.layers = nn.ModuleList()
-        for layer in range(config.num_hidden_layers):
-            input_size = config.embedding_size if layer == 0 else config.hidden_size * directions
-            self.layers.append(
-                nn.ModuleList(
-                    CELLS[config.cell](input_size, config.hidden_size, batch_first=True) for _ in range(directions)
-                )
-            )
-        self.classifier = nn.Linear(config.hidden_size * directions, len(config.id2label or {}))
-        self.post_init()
+    embedding: nn.Embedding
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -98,6 +94,33 @@ class RecurrentForSequenceClassification(PreTrainedModel):
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.embedding = cast("nn.Embedding", value)
+
+    def _drop_tokens(self, states: Tensor) -> Tensor:
+        """Zero whole token embeddings in training and scale up the others (Gal & Ghahramani 2016, section 4.2)."""
+        if not self.training or self.config.token_dropout == 0:
+            return states
+        kept = states.new_ones(*states.shape[:2], 1)
+        return states * nn.functional.dropout(kept, self.config.token_dropout)
+
+
+class RecurrentForSequenceClassification(RecurrentPreTrainedModel):
+    """Embedding, stacked recurrent layers, pooling, dropout, a linear head."""
+
+    def __init__(self, config: RecurrentConfig) -> None:
+        super().__init__(config)
+        directions = 2 if config.bidirectional else 1
+        self.embedding = nn.Embedding(config.vocab_size, config.embedding_size, padding_idx=config.pad_token_id)
+        self.dropout = nn.Dropout(config.dropout)
+        self.layers = nn.ModuleList()
+        for layer in range(config.num_hidden_layers):
+            input_size = config.embedding_size if layer == 0 else config.hidden_size * directions
+            self.layers.append(
+                nn.ModuleList(
+                    CELLS[config.cell](input_size, config.hidden_size, batch_first=True) for _ in range(directions)
+                )
+            )
+        self.classifier = nn.Linear(config.hidden_size * directions, len(config.id2label or {}))
+        self.post_init()
 
     def forward(
         self,
@@ -130,13 +153,6 @@ class RecurrentForSequenceClassification(PreTrainedModel):
         logits = self.classifier(self.dropout(self._pool(states, attention_mask, lengths)))
         loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
         return SequenceClassifierOutput(loss=loss, logits=logits)
-
-    def _drop_tokens(self, states: Tensor) -> Tensor:
-        """Zero whole token embeddings in training and scale up the others (Gal & Ghahramani 2016, section 4.2)."""
-        if not self.training or self.config.token_dropout == 0:
-            return states
-        kept = states.new_ones(*states.shape[:2], 1)
-        return states * nn.functional.dropout(kept, self.config.token_dropout)
 
     def _pool(self, states: Tensor, attention_mask: Tensor, lengths: Tensor) -> Tensor:
         """(batch, length, directions * hidden) -> (batch, directions * hidden), over real tokens only."""

@@ -130,5 +130,5 @@ def tokenizer_of_rows(recipe: Recipe, splits: Splits) -> PreTrainedTokenizerBase
         min_frequency=text.min_frequency,
         lowercase=text.lowercase,
         max_length=text.max_length,
-        begin_token=isinstance(model, EncoderModel | DecoderModel),
+        begin_token=isinstance(model, EncoderModel) or recipe.task == "generate",
     )
