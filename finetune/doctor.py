@@ -71,7 +71,7 @@ def diagnose(recipe: Recipe) -> Report:
         return examine({"rows": rows}, labels, {"rows": dropped}, tokenizer, text.max_length)
     splits = load_splits(data, recipe.task)
     tokenizer = None if is_floor else build_tokenizer(recipe, splits)
-    return examine_splits(splits, tokenizer, text.max_length)
+    return examine_splits(splits, tokenizer, recipe.text_limit)
 
 
 def examine_splits(splits: Splits, tokenizer: PreTrainedTokenizerBase | None, max_length: int) -> Report:

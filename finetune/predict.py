@@ -1,5 +1,6 @@
 """The one way to use a trained model: a run directory or a model becomes `classify(texts)`, or is scored on rows."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +16,14 @@ from finetune import tasks
 from finetune.data import load_file, load_splits
 from finetune.data.splits import column, label_array
 from finetune.errors import UserError
-from finetune.evaluation import predict_outputs, record_scores
-from finetune.models import Floor, load_model, match_inputs, max_positions
+from finetune.evaluation import predict_outputs, predict_streams, record_scores
+from finetune.models import Floor, load_causal_model, load_model, match_inputs, max_positions, writes_text
 from finetune.recipe import Data, Evaluation, MajorityFloor, Task, TfidfFloor
 from finetune.run import RunDirectory, open_run
-from finetune.text import load_tokenizer
+from finetune.text import encode_documents, load_tokenizer
+
+_CONTEXT = 1024
+"""Documents are read in windows of so many tokens by models that could read longer ones."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,38 @@ class Classifier:
         accelerator = Accelerator(cpu=self.model.device.type == "cpu")
         return predict_outputs(self.model, encoded, self.tokenizer, accelerator, self.batch_size)
 
+    def evaluate_rows(self, rows: datasets.Dataset) -> tuple[NDArray[Any], NDArray[np.float64]]:
+        """The labels or ratings of labelled rows, (rows,), and what the classifier says of them."""
+        return label_array(rows), self.classify_rows(rows)
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A model that writes, with its tokenizer, and how it reads what it is scored on."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int
+    """Longer documents are cut into windows of so many tokens."""
+    chats: bool = False
+    stream_length: int | None = None
+    """With it all documents are read as one text, so many tokens at a time."""
+    batch_size: int = 32
+    task: Task = "generate"
+    labels: tuple[str, ...] = ()
+
+    def evaluate_rows(self, rows: datasets.Dataset) -> tuple[NDArray[Any], NDArray[np.float64]]:
+        """`causal.SIZES` of each row, (rows, 4), and the sums of its predicted tokens, (rows, 2)."""
+        is_stream = self.stream_length is not None
+        max_length = sys.maxsize if is_stream else self.max_length
+        encoded = encode_documents(rows, self.tokenizer, max_length, chats=self.chats)
+        accelerator = Accelerator(cpu=self.model.device.type == "cpu")
+        if self.stream_length is not None:
+            outputs = predict_streams(self.model, encoded, accelerator, self.batch_size, self.stream_length)
+        else:
+            outputs = predict_outputs(self.model, encoded, self.tokenizer, accelerator, self.batch_size)
+        return tasks.document_sizes(encoded), outputs
+
 
 def load_classifier(run_or_model: str, revision: str | None = None) -> Classifier:
     """The classifier of a run directory, a local model directory or a Hub id.
@@ -65,6 +101,8 @@ def load_classifier(run_or_model: str, revision: str | None = None) -> Classifie
     if path.is_dir() and (path / "recipe.yaml").exists():
         run = open_run(path)
         recipe = run.recipe()
+        if recipe.task == "generate":
+            raise UserError(f"{path}: it writes text, it has no labels; `finetune generate` uses it")
         if recipe.task == "masked_lm":
             raise UserError(
                 f"{path}: a pretrained model has no labels yet; fine-tune it: finetune train RECIPE "
@@ -86,6 +124,33 @@ def load_classifier(run_or_model: str, revision: str | None = None) -> Classifie
     return _classifier(model, tokenizer, min(tokenizer.model_max_length, max_positions(model) or 512))
 
 
+def load_language_model(run_or_model: str) -> LanguageModel | None:
+    """The model of a run that learnt to generate, or one that is not a run; None if it is of another kind.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
+    path, recipe, source = Path(run_or_model), None, run_or_model
+    if (path / "recipe.yaml").exists():
+        run = open_run(path)
+        recipe, source = run.recipe(), str(run.model_directory)
+        if recipe.task != "generate":
+            return None
+    elif not writes_text(source):
+        return None
+    model, tokenizer = load_causal_model(source), load_tokenizer(source, generates=True)
+    if recipe is None:
+        return LanguageModel(model, tokenizer, min(max_positions(model) or _CONTEXT, _CONTEXT))
+    return LanguageModel(
+        model,
+        tokenizer,
+        recipe.text.max_length,
+        recipe.data.messages_column is not None,
+        recipe.training.truncated_bptt,
+        recipe.evaluation.batch_size,
+    )
+
+
 def _classifier(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Classifier:
     return Classifier(model, match_inputs(tokenizer, model), max_length)
 
@@ -101,25 +166,26 @@ def evaluate_split(run_path: str, split: str) -> dict[str, Any]:
     run = open_run(run_path)
     recipe = run.recipe()
     floor = recipe.model if isinstance(recipe.model, MajorityFloor | TfidfFloor) else None
-    classifier = load_classifier(run_path) if floor is None else None
+    scorer = None if floor is not None else load_language_model(run_path) or load_classifier(run_path)
     splits = load_splits(recipe.data, recipe.task)
     recorded = run.data()["splits"]
     for name in (split,) if floor is None else ("train", split):
         if splits.report["splits"][name]["rows_fingerprint"] != recorded[name]["rows_fingerprint"]:
             raise UserError(f"{run_path}: the {name} rows are no longer those of the run; restore the data it names")
     leaked = splits.leaked_test_ids if split == "test" else frozenset()
-    if classifier is not None:
-        outputs = classifier.classify_rows(splits[split])
+    if scorer is not None:
+        references, outputs = scorer.evaluate_rows(splits[split])
     else:
         assert floor is not None
         texts, labels = column(splits.train, "text"), label_array(splits.train)
+        references = label_array(splits[split])
         outputs = Floor(floor, texts, labels, len(splits.labels)).outputs(column(splits[split], "text"))
     return record_scores(
         run,
         split,
         splits[split],
         splits.labels,
-        label_array(splits[split]),
+        references,
         outputs,
         recipe.evaluation,
         leaked,
@@ -136,8 +202,8 @@ def evaluate_file(
     """
     if output.exists():
         raise UserError(f"{output} exists; choose another --output")
-    classifier = load_classifier(run_or_model)
-    labels = {name: name for name in classifier.labels} if classifier.task == "classify" else None
+    scorer = load_language_model(run_or_model) or load_classifier(run_or_model)
+    labels = {name: name for name in scorer.labels} if scorer.task == "classify" else None
     data = Data(train_file=str(file), labels=labels)
     evaluation = Evaluation()
     if (Path(run_or_model) / "recipe.yaml").exists():
@@ -149,7 +215,7 @@ def evaluate_file(
     columns = {"text_column": text_column, "label_column": label_column}
     # The ids are made of row numbers: a file from elsewhere need not have the id column of the training data.
     changes = {"id_column": None, **{name: value for name, value in columns.items() if value is not None}}
-    rows = load_file(data.model_copy(update=changes), file, classifier.task)
-    probabilities = classifier.classify_rows(rows)
-    names = classifier.labels if labels else []
-    return record_scores(RunDirectory(output), "data", rows, names, label_array(rows), probabilities, evaluation)
+    rows = load_file(data.model_copy(update=changes), file, scorer.task)
+    references, outputs = scorer.evaluate_rows(rows)
+    names = list(scorer.labels) if labels else []
+    return record_scores(RunDirectory(output), "data", rows, names, references, outputs, evaluation)

@@ -6,6 +6,7 @@ are for, not by YAML's guess: `2e-5` is a float, `012` in a text field stays "01
 
 import difflib
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib import resources
@@ -189,6 +190,21 @@ class TransformerSizes(BaseModel):
         return self
 
 
+class Lora(BaseModel):
+    """Low-rank adapters: what is trained instead of the weights of a model, and merged into them at the end."""
+
+    model_config = TYPED
+
+    rank: PositiveInteger = 8
+    """The rank of the adapters."""
+    alpha: PositiveInteger = 16
+    """What the adapters are scaled by, divided by the rank."""
+    dropout: Fraction = 0.0
+    """The dropout rate before the adapters."""
+    target_modules: Annotated[tuple[str, ...], BeforeValidator(_parse_list)] = ()
+    """The names of the layers that get adapters; without any, all linear layers but the output."""
+
+
 class EncoderModel(BaseModel):
     """A BERT-family encoder with the head of the task."""
 
@@ -231,6 +247,10 @@ class DecoderModel(BaseModel):
     """The revision (branch, tag or commit) of a Hub model."""
     from_scratch: TransformerSizes | None = None
     """Start from random weights instead, a GPT-2 of these sizes."""
+    tuning: Literal["full", "lora"] = "full"
+    """What is trained: `full` is every weight, `lora` small adapters beside weights that stay as they were."""
+    lora: Lora = Lora()
+    """The adapters of tuning lora."""
     dropout: Fraction | None = None
     """The dropout rate; without one, the checkpoint's own."""
     attn_implementation: Literal["auto", "eager", "sdpa"] = "auto"
@@ -240,6 +260,8 @@ class DecoderModel(BaseModel):
     def _one_start(self) -> Self:
         if (self.model_name_or_path is None) == (self.from_scratch is None):
             raise ValueError("set exactly one of model_name_or_path and from_scratch")
+        if self.tuning == "lora" and self.from_scratch is not None:
+            raise ValueError("tuning lora needs model_name_or_path: random weights have to be trained")
         return self
 
 
@@ -314,8 +336,8 @@ class Training(BaseModel):
 
     num_train_epochs: PositiveInteger = 3
     """Passes over the training rows."""
-    max_steps: PositiveInteger | None = None
-    """Stop after this many optimizer steps, whatever the epochs."""
+    max_steps: Annotated[Integer, Field(ge=0)] | None = None
+    """Stop after this many optimizer steps, whatever the epochs; 0 scores the model as it is."""
     batch_size: PositiveInteger = 32
     """Rows per optimizer step, over all processes: the global batch size."""
     micro_batch_size: PositiveInteger | Literal["auto"] = "auto"
@@ -340,6 +362,8 @@ class Training(BaseModel):
     """The gradient is scaled down to this norm when it is larger."""
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     """The arithmetic of the forward pass; `auto` is bf16 where the processor computes in it, else float32."""
+    truncated_bptt: PositiveInteger | None = None
+    """For a recurrent model that generates: read the rows as one text, this many tokens a step, and carry its state."""
     bucket_batches: PositiveInteger = 50
     """Batches are filled with rows of like length, sorted within shuffled pools of this many batches."""
     eval_steps: PositiveInteger | None = None
@@ -442,7 +466,18 @@ class Recipe(BaseModel):
             raise ValueError(f"data.prompt_column and data.messages_column are for generate; the task is {self.task}")
         elif self.model.family == "decoder":
             raise ValueError(f"model.family decoder learns to generate; the task is {self.task}")
+        if self.training.truncated_bptt is not None:
+            if self.task != "generate" or self.model.family != "recurrent":
+                raise ValueError("training.truncated_bptt is for a recurrent model that generates")
+            if self.data.prompt_column or self.data.messages_column:
+                raise ValueError("training.truncated_bptt reads plain text; leave the prompts out, or it")
         return self
+
+    @property
+    def text_limit(self) -> int:
+        """The tokens at which a text is cut; of documents, which are cut into windows, nothing is lost."""
+        is_document = self.task == "generate" and not (self.data.prompt_column or self.data.messages_column)
+        return sys.maxsize if is_document else self.text.max_length
 
     def _check_text_task(self) -> None:
         families: dict[Task, tuple[str, ...]] = {"masked_lm": ("encoder",), "generate": ("decoder", "recurrent")}

@@ -53,6 +53,11 @@ class RunDirectory:
         return self.path / "model"
 
     @property
+    def adapter_directory(self) -> Path:
+        """The LoRA adapters by themselves, where a run trained some; the model has them merged in."""
+        return self.path / "adapter"
+
+    @property
     def checkpoints_directory(self) -> Path:
         return self.path / "checkpoints"
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from finetune.data.splits import id_array
+from finetune.models.recurrent_lm import State
 from finetune.text.causal import SIZES
 from finetune.text.masking import IGNORED_LABEL
 
@@ -102,12 +103,23 @@ def without_targets(labels: Tensor) -> Tensor:
 
 
 def loss_sum(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+    """`loss_and_state`'s loss, of rows that stand by themselves."""
+    return loss_and_state(model, batch)[0]
+
+
+def loss_and_state(
+    model: nn.Module, batch: Mapping[str, Tensor], state: State | None = None
+) -> tuple[Tensor, State | None]:
     """The cross-entropy, or for ratings the squared error, summed over the targets: a scalar, in float32 at least.
 
     A sum (over rows, or over tokens), so that dividing once by the targets of the whole step is exact however the step
-    is cut into batches.
+    is cut into batches. A recurrent language model goes on from `state`, and gives the one that it ends in.
     """
-    logits = _logits(model, batch)
+    logits, after = _logits(model, batch, state)
+    return _loss_of(logits, batch), after
+
+
+def _loss_of(logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
     if logits.dtype in (torch.bfloat16, torch.float16):
         logits = logits.float()
     if _has_token_targets(batch):
@@ -133,15 +145,21 @@ def _has_token_targets(batch: Mapping[str, Tensor]) -> bool:
     return "labels" in batch and batch["labels"].ndim == 2
 
 
-def _logits(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-    """What the model says of each row, (batch, labels), or of each token that is a target, (targets, vocabulary)."""
-    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+def _logits(model: nn.Module, batch: Mapping[str, Tensor], state: State | None = None) -> tuple[Tensor, State | None]:
+    """What the model says of each row, (batch, labels), or of each token that is a target, (targets, vocabulary).
+
+    And the state that it ends in, if it has one.
+    """
+    inputs: dict[str, Any] = {name: tensor for name, tensor in batch.items() if name != "labels"}
+    if state is not None:
+        inputs["state"] = state
     if not _has_token_targets(batch):
-        return model(**inputs).logits
+        return model(**inputs).logits, None
     targets = _targets(batch)
     with _head_sees(model, targets):
-        logits = model(**inputs).logits
-    return logits if logits.ndim == 2 else logits[targets]
+        output = model(**inputs)
+    logits: Tensor = output.logits if output.logits.ndim == 2 else output.logits[targets]
+    return logits, getattr(output, "state", None)
 
 
 @contextmanager
@@ -220,19 +238,30 @@ def outputs(model: nn.Module, batch: Mapping[str, Tensor]) -> NDArray[np.float64
     Where the batch has targets among its tokens, (batch, 2): their negative log probability in nats, summed over a row,
     and how many of them were the most probable token. In float64, so that a confident mistake has a finite loss.
     """
-    logits = _logits(model, batch)
     if not _has_token_targets(batch):
-        logits = logits.double()
+        logits = _logits(model, batch)[0].double()
         return (logits if is_rating(model) else logits.softmax(dim=-1)).cpu().numpy()
+    of_targets, _ = target_outputs(model, batch)
     targets = _targets(batch)
-    references = batch["labels"][targets]
-    rows = targets.nonzero()[:, 0].cpu().numpy()
     sums = np.zeros((len(targets), 2))
+    np.add.at(sums, targets.nonzero()[:, 0].cpu().numpy(), of_targets)
+    return sums
+
+
+def target_outputs(
+    model: nn.Module, batch: Mapping[str, Tensor], state: State | None = None
+) -> tuple[NDArray[np.float64], State | None]:
+    """For each token that is a target, row by row, (targets, 2): nats, and whether it was the most probable token.
+
+    And the state that a recurrent model ends in, having gone on from `state`.
+    """
+    logits, after = _logits(model, batch, state)
+    references = batch["labels"][_targets(batch)]
+    found = np.empty((len(references), 2))
     # Some targets at a time: in float64, the logits over a large vocabulary would not fit into memory.
     for start in range(0, len(references), _TARGETS_AT_ONCE):
         some = slice(start, start + _TARGETS_AT_ONCE)
         of_these, wanted = logits[some].double(), references[some]
-        losses = nn.functional.cross_entropy(of_these, wanted, reduction="none")
-        np.add.at(sums[:, 0], rows[some], losses.cpu().numpy())
-        np.add.at(sums[:, 1], rows[some], (of_these.argmax(dim=-1) == wanted).cpu().numpy())
-    return sums
+        found[some, 0] = nn.functional.cross_entropy(of_these, wanted, reduction="none").cpu().numpy()
+        found[some, 1] = (of_these.argmax(dim=-1) == wanted).cpu().numpy()
+    return found, after

@@ -12,6 +12,37 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from finetune import tasks
+from finetune.text.masking import IGNORED_LABEL
+from finetune.text.streams import Streams
+
+
+def predict_streams(
+    model: nn.Module,
+    encoded: datasets.Dataset,
+    accelerator: Accelerator,
+    streams: int,
+    length: int,
+    advance: Callable[[int], None] = lambda rows: None,
+) -> NDArray[np.float64]:
+    """What a recurrent language model says of each document, (n, 2), having read all documents as one text.
+
+    The text is cut into `streams` that are read side by side, `length` places at a time: each but the first begins
+    without what stands before it. Every process reads all of it.
+    """
+    text = Streams(encoded, streams)
+    sums, state = np.zeros((len(encoded), 2)), None
+    model = accelerator.unwrap_model(model)
+    was_training = model.training
+    model.eval()
+    with torch.inference_mode(), accelerator.autocast():
+        for start in range(0, text.length, length):
+            window = text.window(start, length)
+            batch = {"input_ids": torch.from_numpy(window.inputs), "labels": torch.from_numpy(window.labels)}
+            found, state = tasks.target_outputs(model, send_to_device(batch, accelerator.device), state)
+            np.add.at(sums, window.rows[window.labels != IGNORED_LABEL], found)
+            advance(int(window.ends.sum()))
+    model.train(was_training)
+    return sums
 
 
 def predict_outputs(

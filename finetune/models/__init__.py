@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     PreTrainedModel,
@@ -16,6 +17,7 @@ from transformers import (
 )
 
 from finetune.errors import UserError
+from finetune.models.adapters import merge_adapter
 from finetune.models.decoder import build_decoder
 from finetune.models.encoder import build_encoder, head
 from finetune.models.floors import Floor
@@ -32,8 +34,10 @@ __all__ = [
     "load_model",
     "match_inputs",
     "max_positions",
+    "merge_adapter",
     "start_at",
     "start_from_counts",
+    "writes_text",
 ]
 
 
@@ -126,6 +130,15 @@ def load_causal_model(name_or_path: str | Path, revision: str | None = None) -> 
         raise UserError(f"model {name!r}: no weights for {min(loading['missing_keys'])}; it was not trained to write")
     model.eval()
     return cast("PreTrainedModel", model)
+
+
+def writes_text(name_or_path: str | Path, revision: str | None = None) -> bool:
+    """Whether a model directory, an embedded model or a Hub id was made to write text, by its configuration."""
+    try:
+        config = AutoConfig.from_pretrained(local_name(str(name_or_path)), revision=revision)
+    except LOADING_ERRORS:
+        return False  # whoever loads it says what is wrong
+    return any(name.endswith(("CausalLM", "LMHeadModel")) for name in config.architectures or [])
 
 
 def load_model(name_or_path: str | Path, revision: str | None = None) -> PreTrainedModel:

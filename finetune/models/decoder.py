@@ -12,6 +12,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from finetune.models.adapters import add_lora
 from finetune.models.pretrained import check_fit, load_pretrained, set_dropout
 from finetune.recipe import DecoderModel
 
@@ -57,4 +58,6 @@ def build_decoder(
             # Chat models have several end tokens.
             if not (isinstance(own, list) and token in own):
                 setattr(settings, name, token)
+    if model.tuning == "lora":
+        return add_lora(decoder, model.lora, str(model.model_name_or_path), model.revision)
     return decoder

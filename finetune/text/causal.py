@@ -56,11 +56,12 @@ def is_kogpt2(tokenizer: PreTrainedTokenizerBase) -> bool:
     return begins_so and tokenizer.eos_token != KOGPT2_SPECIALS["eos_token"]
 
 
-def for_generation(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+def for_generation(tokenizer: PreTrainedTokenizerBase, *, joined: bool = False) -> PreTrainedTokenizerBase:
     """The tokenizer, made fit for a decoder: it has an end token and begins texts, but does not end them.
 
     A tokenizer made for encoders has [CLS] and [SEP]; they serve as the start and the end. A prompt must not end in the
     end token, after which a model has nothing left to say. Padding goes to the left, where a batch of prompts needs it.
+    Where texts are `joined` into one, a text begins with the end token of the one before it.
 
     Raises:
         UserError: there is neither an end token nor one that could serve as such, or no fast tokenizer.
@@ -74,6 +75,8 @@ def for_generation(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBas
         tokenizer.eos_token = tokenizer.sep_token
         if tokenizer.bos_token is None:
             tokenizer.bos_token = tokenizer.cls_token
+    if joined:
+        tokenizer.bos_token = tokenizer.eos_token
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token  # padding is masked and never a target
     tokenizer.padding_side = "left"

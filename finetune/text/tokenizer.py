@@ -25,11 +25,11 @@ _FAST = "tokenizer.json"
 
 
 def load_tokenizer(
-    name_or_path: str, revision: str | None = None, *, generates: bool = False
+    name_or_path: str, revision: str | None = None, *, generates: bool = False, joined: bool = False
 ) -> PreTrainedTokenizerBase:
     """The tokenizer of a Hub model or a local directory; KoBERT's is built from its original files.
 
-    One for a model that `generates` is made fit for that.
+    One for a model that `generates` is made fit for that, and for texts that are `joined` into one.
 
     Raises:
         UserError: there is none, it cannot be reached, or it reads Korean wrongly.
@@ -48,7 +48,7 @@ def load_tokenizer(
             fast: Any = PreTrainedTokenizerFast
             tokenizer = fast.from_pretrained(name_or_path, revision=revision, **KOGPT2_SPECIALS)
     if generates:
-        tokenizer = for_generation(tokenizer)
+        tokenizer = for_generation(tokenizer, joined=joined)
     if tokenizer.pad_token_id is None:
         raise UserError(f"tokenizer {name_or_path!r} has no pad token, so texts cannot be batched; use another one")
     check_tokenizer(tokenizer, name_or_path)
@@ -99,13 +99,14 @@ def build_tokenizer(recipe: Recipe, splits: Splits) -> PreTrainedTokenizerBase:
         UserError: one that is named is not there, cannot be reached, or cannot do what the recipe asks of it.
     """
     model, generates = recipe.model, recipe.task == "generate"
+    joined = recipe.training.truncated_bptt is not None
     if recipe.text.tokenizer_name_or_path is not None:
-        tokenizer = load_tokenizer(recipe.text.tokenizer_name_or_path, generates=generates)
+        tokenizer = load_tokenizer(recipe.text.tokenizer_name_or_path, generates=generates, joined=joined)
     elif isinstance(model, EncoderModel | DecoderModel) and model.model_name_or_path is not None:
-        tokenizer = load_tokenizer(model.model_name_or_path, model.revision, generates=generates)
+        tokenizer = load_tokenizer(model.model_name_or_path, model.revision, generates=generates, joined=joined)
     else:
         tokenizer = tokenizer_of_rows(recipe, splits)
-        tokenizer = for_generation(tokenizer) if generates else tokenizer
+        tokenizer = for_generation(tokenizer, joined=joined) if generates else tokenizer
     if recipe.text.subword_sampling_alpha is not None:
         unigram_of(tokenizer)
     if recipe.task == "masked_lm":

@@ -29,6 +29,10 @@ class Step:
 
     rows: Indices
     micro_batches: list[dict[str, Tensor]]
+    row_count: int = 0
+    """Rows that the step is done with."""
+    token_count: int = 0
+    """Their tokens, special ones included, padding not; with subword sampling those of the unsampled text."""
     targets: int = 0
     """Targets of the whole step, over all processes; the loop counts them."""
     mean_loss: float = float("nan")
@@ -89,6 +93,9 @@ class _Rows(Dataset[dict[str, Tensor]]):
 class EpochBatches:
     """The training rows as steps: for each optimizer step this process's micro batches."""
 
+    carries_state = False
+    """Whether a step's rows go on from where the last step's ended, as `StreamBatches`' do."""
+
     def __init__(
         self,
         encoded: datasets.Dataset,
@@ -139,7 +146,8 @@ class EpochBatches:
         )
         batches = iter(loader)
         for rows, micro in zip(plan, cut, strict=True):
-            step = Step(rows, [next(batches) for _ in micro])
+            tokens = int(self.lengths[rows].sum())
+            step = Step(rows, [next(batches) for _ in micro], row_count=len(rows), token_count=tokens)
             while planned_size > self.micro_batch_size and _largest(step.micro_batches) > self.micro_batch_size:
                 step.micro_batches = halve(step.micro_batches)  # memory ran out since the epoch was planned
             yield step

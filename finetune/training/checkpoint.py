@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ _MODEL, _OPTIMIZER, _GENERATORS, _STATE = (
     "generators.safetensors",
     "state.json",
 )
+_CARRIED = "carried.safetensors"
 _MANIFEST = "manifest.json"
 _UNFINISHED = ".unfinished-"
 
@@ -38,10 +39,12 @@ def save_checkpoint(
     generators: dict[str, Tensor],
     state: dict[str, Any],
     keep: int,
+    carried: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """Write `directory`/step-NNNNNN and remove all but the newest `keep` checkpoints; returns its path.
 
-    `generators` are random states as byte tensors; `state` is JSON. The best weights so far, in `directory`, go along.
+    `generators` are random states as byte tensors; `state` is JSON; `carried` is what recurrent models carry on. The
+    best weights so far, in `directory`, go along.
 
     Raises:
         UserError: the disk is full or the file cannot be written; earlier checkpoints are untouched.
@@ -54,6 +57,8 @@ def save_checkpoint(
         save_model(model, str(unfinished / _MODEL))
         save_file(_flatten(optimizer.state_dict()["state"]), unfinished / _OPTIMIZER)
         save_file(generators, unfinished / _GENERATORS)
+        if carried:
+            save_file({name: tensor.contiguous() for name, tensor in carried.items()}, unfinished / _CARRIED)
         (unfinished / _STATE).write_text(json.dumps(state), encoding="utf-8")
         if (directory / BEST_WEIGHTS).exists():
             shutil.copyfile(directory / BEST_WEIGHTS, unfinished / BEST_WEIGHTS)
@@ -121,6 +126,11 @@ def load_checkpoint(
     optimizer.load_state_dict({**fresh, "state": _unflatten(load_file(checkpoint / _OPTIMIZER))})
     state = json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))
     return load_file(checkpoint / _GENERATORS), state
+
+
+def load_carried(checkpoint: Path) -> dict[str, Tensor]:
+    """What recurrent models carried on, by name; nothing where nothing was."""
+    return load_file(checkpoint / _CARRIED) if (checkpoint / _CARRIED).exists() else {}
 
 
 def restore_best_weights(checkpoint: Path) -> None:

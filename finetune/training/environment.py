@@ -25,6 +25,7 @@ _PACKAGES = (
     "datasets",
     "evaluate",
     "numpy",
+    "peft",
     "safetensors",
     "scikit-learn",
     "scipy",

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,13 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from finetune import tasks
 from finetune.errors import Interrupted, UserError
+from finetune.models.recurrent_lm import State
 from finetune.progress import ProgressBar, say
 from finetune.recipe import Training
 from finetune.training.batches import EpochBatches, Step, halve
 from finetune.training.checkpoint import (
     load_best_weights,
+    load_carried,
     load_checkpoint,
     restore_best_weights,
     save_best_weights,
@@ -27,6 +29,7 @@ from finetune.training.checkpoint import (
 )
 from finetune.training.interrupt import StopSignals
 from finetune.training.log import Timer, TrainingLog
+from finetune.training.streams import StreamBatches
 
 
 @dataclass
@@ -51,6 +54,12 @@ class LoopState:
     """Their tokens, special ones included, padding not; with subword sampling those of the unsampled text."""
     seconds: float = 0.0
     """Time spent training, validation left out."""
+    carried: State | None = None
+    """What a recurrent model carries on from this process's last batch, where batches go on from one another."""
+
+    def counters(self) -> dict[str, Any]:
+        """All but what is carried, as JSON values."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "carried"}
 
 
 @dataclass(frozen=True)
@@ -58,7 +67,7 @@ class Job:
     """What the loop works with; `model` and `optimizer` come prepared by the accelerator."""
 
     model: nn.Module
-    batches: EpochBatches
+    batches: EpochBatches | StreamBatches
     optimizer: torch.optim.Optimizer
     scheduler: LRScheduler
     training: Training
@@ -81,12 +90,18 @@ def fit(job: Job, state: LoopState) -> LoopState:
     eval_steps = training.eval_steps or per_epoch
     save_steps = training.save_steps or eval_steps
     main = job.accelerator.is_main_process
+    if job.total_steps == 0:  # the model as it is
+        metrics = job.validate(job.model)
+        job.log.write({"step": 0, "epoch": 0.0, "validation": metrics})
+        _keep_best(job, state, metrics)
     with (
         StopSignals() as signals,
         ProgressBar("training", job.total_steps, done=state.step, unit="steps", main_process=main) as bar,
     ):
         while state.step < job.total_steps and not _is_stopped(state, training):
             epoch, done = divmod(state.step, per_epoch)
+            if done == 0:
+                state.carried = None  # a text is read from its beginning
             for step in job.batches.steps(epoch, first_step=done):
                 signal_number = _train_step(job, state, step, signals.received)
                 bar.advance(1, _progress(state, step))
@@ -124,7 +139,8 @@ def _train_step(job: Job, state: LoopState, step: Step, signal_number: int) -> i
     step.targets, signal_number = (int(total) for total in _sum(job, [own, signal_number]))
     learning_rate = float(job.scheduler.get_last_lr()[0])
     job.model.train()
-    loss_sum = _sum(job, [_accumulate(job, state, step)])[0]
+    own_loss, carried = _accumulate(job, state, step)
+    loss_sum = _sum(job, [own_loss])[0]
     step.mean_loss = loss_sum / max(1, step.targets)  # rows of nothing but unmaskable tokens have none
     grad_norm = float(job.accelerator.clip_grad_norm_(job.model.parameters(), job.training.max_grad_norm))
     # With fp16 a gradient that overflows is the scaler's affair: it skips the step and scales down.
@@ -134,12 +150,13 @@ def _train_step(job: Job, state: LoopState, step: Step, signal_number: int) -> i
         job.optimizer.step()
         state.loss_sum += loss_sum
         state.targets += step.targets
+        state.carried = carried
     else:
         _refuse_or_skip(job, state, step, loss_sum, grad_norm)
     job.optimizer.zero_grad()
     job.scheduler.step()
-    state.rows += len(step.rows)
-    state.tokens += int(job.batches.lengths[step.rows].sum())
+    state.rows += step.row_count
+    state.tokens += step.token_count
     state.seconds += timer.seconds()
     if (state.step % job.training.logging_steps == 0 or state.step == job.total_steps) and state.targets:
         job.log.write(_training_record(job, state, learning_rate, grad_norm))
@@ -147,8 +164,8 @@ def _train_step(job: Job, state: LoopState, step: Step, signal_number: int) -> i
     return signal_number
 
 
-def _accumulate(job: Job, state: LoopState, step: Step) -> float:
-    """Forward and backward over this process's micro batches; returns the summed loss.
+def _accumulate(job: Job, state: LoopState, step: Step) -> tuple[float, State | None]:
+    """Forward and backward over this process's micro batches; returns the summed loss and what is to be carried on.
 
     Where the GPU's memory does not hold a micro batch, all are halved and the step starts again: the global batch, and
     so the training, stays the same.
@@ -156,17 +173,24 @@ def _accumulate(job: Job, state: LoopState, step: Step) -> float:
     accelerator = job.accelerator
     while True:
         try:
-            total = 0.0
+            total, begin, carried = 0.0, 0, list[State]()
             for number, batch in enumerate(step.micro_batches, start=1):
                 batch = {name: tensor.to(accelerator.device, non_blocking=True) for name, tensor in batch.items()}
                 # Processes exchange gradients once per step, with the last micro batch. DDP averages them over the
                 # processes; times their number undoes that.
                 is_last = number == len(step.micro_batches)
+                end = begin + len(batch["labels"])
+                before = None if state.carried is None else tuple(part[:, begin:end] for part in state.carried)
                 with nullcontext() if is_last else accelerator.no_sync(job.model):
-                    loss = tasks.loss_sum(job.model, batch)
+                    loss, after = tasks.loss_and_state(job.model, batch, before)
                     accelerator.backward(loss * (accelerator.num_processes / max(1, step.targets)))
-                total += float(loss.detach())
-            return total
+                total, begin = total + float(loss.detach()), end
+                if job.batches.carries_state:
+                    assert after is not None  # held by the recipe's own check
+                    # Cut off from what computed it: the gradient reaches back to the beginning of the batch only.
+                    carried.append(tuple(part.detach() for part in after))
+            joined = tuple(torch.cat(parts, dim=1) for parts in zip(*carried, strict=True))
+            return total, joined or None
         except torch.OutOfMemoryError:
             size = max(len(batch["labels"]) for batch in step.micro_batches)
             if size == 1 or accelerator.num_processes > 1:
@@ -244,6 +268,11 @@ def _save(job: Job, state: LoopState) -> None:
         generators[f"{accelerator.process_index}.cuda"] = torch.cuda.get_rng_state(accelerator.device)
     if accelerator.num_processes > 1:
         generators = {name: tensor for part in gather_object([generators]) for name, tensor in part.items()}
+    carried = {
+        f"{accelerator.process_index}.carried.{number}": part.cpu() for number, part in enumerate(state.carried or ())
+    }
+    if accelerator.num_processes > 1:
+        carried = {name: tensor for part in gather_object([carried]) for name, tensor in part.items()}
     schedule = {name: value for name, value in job.scheduler.state_dict().items() if name != "lr_lambdas"}
     scaler = None if accelerator.scaler is None else accelerator.scaler.state_dict()
     if accelerator.is_main_process:
@@ -253,8 +282,9 @@ def _save(job: Job, state: LoopState) -> None:
             accelerator.unwrap_model(job.model),
             job.optimizer,
             generators,
-            {"loop": asdict(state), "schedule": schedule, "scaler": scaler},
+            {"loop": state.counters(), "schedule": schedule, "scaler": scaler},
             keep=job.training.save_total_limit,
+            carried=carried,
         )
     accelerator.wait_for_everyone()
 
@@ -273,7 +303,14 @@ def restore(job: Job, checkpoint: Path) -> LoopState:
     torch.set_rng_state(generators[f"{accelerator.process_index}.cpu"])
     if accelerator.device.type == "cuda":
         torch.cuda.set_rng_state(generators[f"{accelerator.process_index}.cuda"], accelerator.device)
-    state = LoopState(**saved["loop"])
+    state = LoopState(**saved["loop"], carried=_own_carried(load_carried(checkpoint), accelerator))
     job.log.begin(state.step)
     accelerator.wait_for_everyone()
     return state
+
+
+def _own_carried(carried: dict[str, Tensor], accelerator: Accelerator) -> State | None:
+    """What this process carried on, by layer."""
+    prefix = f"{accelerator.process_index}.carried."
+    numbers = sorted(int(name.removeprefix(prefix)) for name in carried if name.startswith(prefix))
+    return tuple(carried[f"{prefix}{number}"].to(accelerator.device) for number in numbers) or None

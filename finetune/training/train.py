@@ -1,7 +1,8 @@
 """`train`: a recipe goes in, a run directory comes out."""
 
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,15 @@ from finetune.data import Splits, load_splits
 from finetune.data.splits import column, label_array
 from finetune.doctor import examine_splits, summarize
 from finetune.errors import UserError
-from finetune.evaluation import compute_metrics, describe_scores, predict_outputs, predictions_of, record_scores
-from finetune.models import Floor, build_model, match_inputs, start_at, start_from_counts
+from finetune.evaluation import (
+    compute_metrics,
+    describe_scores,
+    predict_outputs,
+    predict_streams,
+    predictions_of,
+    record_scores,
+)
+from finetune.models import Floor, build_model, match_inputs, merge_adapter, start_at, start_from_counts
 from finetune.progress import ProgressBar, say
 from finetune.recipe import (
     VALIDATION_METRICS,
@@ -48,6 +56,7 @@ from finetune.training.log import TrainingLog
 from finetune.training.loop import Job, LoopState, fit, restore
 from finetune.training.optim import build_optimizer, build_scheduler
 from finetune.training.resume import check_surroundings, check_unchanged, claim, shared_checkpoint
+from finetune.training.streams import StreamBatches
 
 
 def train(
@@ -79,7 +88,7 @@ def train(
         # Before anything is written: what does not fit together leaves no run behind.
         model, tokenizer = _start(recipe, splits)
         vocabulary = fingerprint(tokenizer) if tokenizer is not None else None
-        findings = examine_splits(splits, tokenizer, recipe.text.max_length)
+        findings = examine_splits(splits, tokenizer, recipe.text_limit)
         for line in summarize(findings):
             say(f"  {line}", main_process=main)
         surroundings = environment.describe(recipe, accelerator, command)
@@ -157,7 +166,11 @@ def _train_model(
     main = accelerator.is_main_process
     encoded = {split: _encode(split, recipe, splits, tokenizer) for split in ("train", "validation")}
     say(f"{recipe.name}: {_parameter_count(raw_model):,} parameters, {len(tokenizer):,} tokens", main_process=main)
+    trainable = sum(p.numel() for p in raw_model.parameters() if p.requires_grad)
     model, state = _fit(raw_model, recipe, encoded, tokenizer, run, accelerator, goes_on=goes_on)
+    if isinstance(recipe.model, DecoderModel) and recipe.model.tuning == "lora":
+        # What is scored is what is saved: the merged weights.
+        model = raw_model = merge_adapter(raw_model, run.adapter_directory if main else None)
     if main:
         raw_model.save_pretrained(run.model_directory)
         save_tokenizer(tokenizer, run.model_directory)
@@ -166,13 +179,13 @@ def _train_model(
         rows = encoded[split] if split in encoded else _encode(split, recipe, splits, tokenizer)
         started = time.monotonic()
         with ProgressBar(f"scoring {split}", len(rows), main_process=main) as bar:
-            outputs = predict_outputs(model, rows, tokenizer, accelerator, recipe.evaluation.batch_size, bar.advance)
+            outputs = _outputs(model, rows, recipe, tokenizer, accelerator, bar.advance)
         scoring_seconds = time.monotonic() - started
         if main:
             _record(run, splits, split, _references(recipe, rows, tokenizer), outputs, recipe)
     return {
         "parameters": _parameter_count(raw_model),
-        "trainable_parameters": sum(p.numel() for p in raw_model.parameters() if p.requires_grad),
+        "trainable_parameters": trainable,
         "training_seconds": state.seconds,
         "training_rows_per_second": state.rows / max(state.seconds, 1e-9),
         "training_tokens_per_second": state.tokens / max(state.seconds, 1e-9),
@@ -189,7 +202,10 @@ def _encode(split: str, recipe: Recipe, splits: Splits, tokenizer: PreTrainedTok
     is_train = split == "train"
     if recipe.task == "generate":
         chats = recipe.data.messages_column is not None
-        return encode_documents(splits[split], tokenizer, recipe.text.max_length, chats=chats)
+        is_stream = recipe.training.truncated_bptt is not None  # which is cut by steps, and not by documents
+        return encode_documents(
+            splits[split], tokenizer, sys.maxsize if is_stream else recipe.text.max_length, chats=chats
+        )
     keep_text = is_train and recipe.text.subword_sampling_alpha is not None
     encoded = tasks.encode(splits[split], tokenizer, recipe.text.max_length, keep_text=keep_text)
     if recipe.task != "masked_lm" or is_train:
@@ -205,6 +221,50 @@ def _references(recipe: Recipe, encoded: datasets.Dataset, tokenizer: PreTrained
     if recipe.task == "masked_lm":
         return tasks.target_sizes(encoded, bytes_of_tokens(tokenizer))
     return label_array(encoded)
+
+
+def _outputs(
+    model: nn.Module,
+    rows: datasets.Dataset,
+    recipe: Recipe,
+    tokenizer: PreTrainedTokenizerBase,
+    accelerator: Accelerator,
+    advance: Callable[[int], None] = lambda rows: None,
+) -> NDArray[np.float64]:
+    """What the model says of each row, read as it was in training: by itself, or as part of one text."""
+    batch_size, length = recipe.evaluation.batch_size, recipe.training.truncated_bptt
+    if length is not None:
+        return predict_streams(model, rows, accelerator, batch_size, length, advance)
+    return predict_outputs(model, rows, tokenizer, accelerator, batch_size, advance)
+
+
+def _batches(
+    recipe: Recipe, encoded: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, accelerator: Accelerator
+) -> EpochBatches | StreamBatches:
+    """The training rows in the order that the task asks for: like lengths together, or as one text."""
+    training = recipe.training
+    assert training.micro_batch_size != "auto"  # resolved
+    if training.truncated_bptt is not None:
+        return StreamBatches(
+            encoded,
+            length=training.truncated_bptt,
+            batch_size=training.batch_size,
+            micro_batch_size=training.micro_batch_size,
+            rank=accelerator.process_index,
+            world_size=accelerator.num_processes,
+        )
+    return EpochBatches(
+        encoded,
+        tokenizer,
+        batch_size=training.batch_size,
+        micro_batch_size=training.micro_batch_size,
+        pool_batches=training.bucket_batches,
+        seed=recipe.seed,
+        rank=accelerator.process_index,
+        world_size=accelerator.num_processes,
+        workers=training.dataloader_num_workers,
+        draws=_draws(recipe, tokenizer),
+    )
 
 
 def _draws(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> list[SubwordSampler | Masker]:
@@ -230,20 +290,10 @@ def _fit(
 ) -> tuple[nn.Module, LoopState]:
     """Assemble what the loop needs and run it; the model returned has its best weights."""
     training = recipe.training
-    assert training.micro_batch_size != "auto"  # resolved
-    batches = EpochBatches(
-        encoded["train"],
-        tokenizer,
-        batch_size=training.batch_size,
-        micro_batch_size=training.micro_batch_size,
-        pool_batches=training.bucket_batches,
-        seed=recipe.seed,
-        rank=accelerator.process_index,
-        world_size=accelerator.num_processes,
-        workers=training.dataloader_num_workers,
-        draws=_draws(recipe, tokenizer),
-    )
-    total_steps = min(training.max_steps or 10**12, training.num_train_epochs * batches.steps_per_epoch)
+    batches = _batches(recipe, encoded["train"], tokenizer, accelerator)
+    total_steps = training.num_train_epochs * batches.steps_per_epoch
+    if training.max_steps is not None:
+        total_steps = min(total_steps, training.max_steps)
     checkpoint = shared_checkpoint(run, accelerator) if goes_on else None
     sizes = recipe.model.from_scratch if isinstance(recipe.model, EncoderModel | DecoderModel) else None
     if checkpoint is None and sizes is not None and sizes.initial_embeddings == "ppmi":
@@ -257,7 +307,7 @@ def _fit(
     ids = tasks.document_ids(encoded["validation"])
 
     def validate(current: nn.Module) -> dict[str, float]:
-        outputs = predict_outputs(current, encoded["validation"], tokenizer, accelerator, recipe.evaluation.batch_size)
+        outputs = _outputs(current, encoded["validation"], recipe, tokenizer, accelerator)
         metrics = compute_metrics(predictions_of(ids, references, outputs))
         # A correlation is undefined (None) while the model gives every row the same rating.
         values = {name: metrics[name] for name in VALIDATION_METRICS[recipe.task]}

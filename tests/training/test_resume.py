@@ -149,13 +149,14 @@ def test_a_second_writer_is_refused(folder, capsys):
 def poison(monkeypatch, step):
     """Make the loss of one step infinite."""
     calls = {"number": 0}
-    original = tasks.loss_sum
+    original = tasks.loss_and_state
 
-    def loss_sum(model, batch):
+    def loss_and_state(model, batch, state):
         calls["number"] += 1
-        return original(model, batch) * (float("inf") if calls["number"] == step else 1.0)
+        loss, after = original(model, batch, state)
+        return loss * (float("inf") if calls["number"] == step else 1.0), after
 
-    monkeypatch.setattr(tasks, "loss_sum", loss_sum)
+    monkeypatch.setattr(tasks, "loss_and_state", loss_and_state)
 
 
 def test_an_infinite_loss_stops_and_names_step_and_rows(folder, capsys, monkeypatch):
@@ -177,14 +178,14 @@ def test_an_infinite_loss_is_skipped_by_recipe_and_logged(folder, monkeypatch):
 def test_where_memory_runs_out_the_micro_batch_is_halved_and_the_training_stays_the_same(folder, monkeypatch):
     flags = ["--model.dropout", "0"]
     assert main(["train", "mine.yaml", "--name", "plenty", *flags]) == 0
-    original = tasks.loss_sum
+    original = tasks.loss_and_state
 
-    def loss_sum(model, batch):
+    def loss_and_state(model, batch, state):
         if len(batch["labels"]) > 5:
             raise torch.OutOfMemoryError("out of memory")
-        return original(model, batch)
+        return original(model, batch, state)
 
-    monkeypatch.setattr(tasks, "loss_sum", loss_sum)
+    monkeypatch.setattr(tasks, "loss_and_state", loss_and_state)
     assert main(["train", "mine.yaml", "--name", "scarce", *flags]) == 0
     logs = {}
     for name in ("plenty", "scarce"):
