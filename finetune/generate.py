@@ -91,6 +91,9 @@ class Generator:
         if unknown is not None:
             raise UserError(f"--{unknown} is no field of GenerationConfig; max_new_tokens, temperature, top_p ... are")
         chosen = dict(options)
+        new_tokens = chosen.pop("max_new_tokens", _NEW_TOKENS)
+        if not isinstance(new_tokens, int) or new_tokens < 1:
+            raise UserError(f"--max_new_tokens {new_tokens}: a whole number is needed, one or more")
         if any(name in chosen for name in _SAMPLING):
             chosen.setdefault("do_sample", True)
         config = GenerationConfig.from_dict({**self.model.generation_config.to_dict(), **chosen})
@@ -98,9 +101,6 @@ class Generator:
             config.eos_token_id = self.tokenizer.eos_token_id
         config.pad_token_id = self.tokenizer.pad_token_id
         config.max_length = None
-        new_tokens = int(chosen.get("max_new_tokens", _NEW_TOKENS))
-        if new_tokens < 1:
-            raise UserError(f"--max_new_tokens {new_tokens}: one or more are needed")
         try:
             config.validate(strict=True)
         except ValueError as error:

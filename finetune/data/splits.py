@@ -164,7 +164,7 @@ def load_file(data: Data, file: Path, task: Task = "classify") -> datasets.Datas
     Raises:
         UserError: anything in the file that the user has to mend.
     """
-    labels: _Labels | _Ratings = _Ratings()
+    labels: _Labels | _Ratings | None = None if task in TEXT_TASKS else _Ratings()
     if task == "classify":
         assert data.labels is not None
         names = tuple(dict.fromkeys(data.labels.values()))

@@ -1,6 +1,7 @@
 """LoRA adapters (Hu et al. 2021, arXiv:2106.09685) by peft: small matrices are trained beside weights that stay."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,7 +28,10 @@ def add_lora(model: PreTrainedModel, lora: Lora, base: str, revision: str | None
         revision=revision,
     )
     try:
-        adapted = get_peft_model(model, config)
+        with warnings.catch_warnings():
+            # Peft asks transformers for something by its old name.
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            adapted = get_peft_model(model, config)
     except ValueError as error:
         raise UserError(f"model.lora: {' '.join(str(error).split())}") from None
     # What the adapter belongs to, by the name that others know it by: a directory of this machine says them nothing.

@@ -27,7 +27,7 @@ def blocks(language: str) -> list[str]:
 def test_the_first_two_commands_are_the_set_up_scripts():
     shell = blocks("bash")
     assert shell[:2] == ["bash scripts/quickstart.sh\n", "bash scripts/test.sh\n"]
-    assert len(shell) == 6
+    assert len(shell) == 7
 
 
 def test_own_csv_in_five_minutes(tmp_path):
@@ -66,7 +66,7 @@ def test_the_doctor_pretraining_and_ratings(tmp_path, monkeypatch, capsys):
     (tmp_path / "mine.yaml").write_text(blocks("yaml")[0], encoding="utf-8")
     (tmp_path / "texts.txt").write_text("\n".join(text for text, _ in review_rows(300)), encoding="utf-8")
     commands = [shlex.split(line) for block in blocks("bash")[3:] for line in block.splitlines()]
-    assert len(commands) == 8
+    assert len(commands) == 11
     for program, *arguments in commands:
         assert program == "finetune"
         assert main(arguments) == 0, arguments

@@ -25,7 +25,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import psutil
-from decoders import WRITERS
+from decoders import DECODERS, WRITERS, write_decoder
 from kobert_standin import write_split_layout
 from reviews import MODELS, write_csv, write_ratings
 
@@ -59,6 +59,7 @@ VARIANTS = {
     "masked": Variant("encoder", {"dataloader_num_workers": 2}, task="masked_lm"),
     "two-processes-masked": Variant("encoder", {"micro_batch_size": 4}, processes=2, task="masked_lm"),
     "decoder": Variant("gpt2-scratch", task="generate"),
+    "lora": Variant("llama", task="generate"),
     "stream": Variant("gru-stacked", {"truncated_bptt": 7, "micro_batch_size": 8}, task="generate"),
     "two-processes-stream": Variant("lstm", {"truncated_bptt": 7}, processes=2, task="generate"),
     "two-processes": Variant("bilstm-stacked", {}, processes=2),
@@ -79,7 +80,11 @@ def write_recipe(directory: Path, variant: Variant) -> Path:
         "logging_steps": 3,
         **variant.training,
     }
-    models = WRITERS if variant.task == "generate" else MODELS
+    if variant.model in DECODERS:
+        base = write_decoder(directory / "base", variant.model)
+        model = {"family": "decoder", "model_name_or_path": str(base), "tuning": "lora", "lora": {"dropout": 0.1}}
+    else:
+        model = (WRITERS if variant.task == "generate" else MODELS)[variant.model]
     write_rows = write_ratings if variant.task == "rate" else write_csv
     text: dict[str, Any] = {"vocabulary_size": 300, "max_length": 32}
     if variant.sampling:
@@ -91,7 +96,7 @@ def write_recipe(directory: Path, variant: Variant) -> Path:
             "task": variant.task,
             "data": {"train_file": str(write_rows(directory / "reviews.csv", 400))},
             "text": text,
-            "model": {**models[variant.model], "dropout": 0.2},
+            "model": {**model, "dropout": 0.2},
             "training": training,
             "evaluation": {"bootstrap_samples": 100},
         }

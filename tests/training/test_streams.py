@@ -122,9 +122,8 @@ def log(folder, name):
 
 def test_a_run_reads_its_rows_as_one_text(folder):
     assert main(["train", "stream.yaml"]) == 0
-    records = log(folder, "stream")
-    validations = [record["validation"] for record in records if "validation" in record]
-    assert validations[-1]["loss"] < validations[0]["loss"]
+    losses = [record["loss"] for record in log(folder, "stream") if "loss" in record]
+    assert losses[-1] < 0.8 * losses[0]
     words = sum(len(text.split()) + 1 for text in TEXTS)
     scores = json.loads((folder / "runs" / "stream" / "scores.json").read_text(encoding="utf-8"))
     held_out = sum(scores["splits"][split]["tokens"] for split in ("validation", "test"))
