@@ -26,6 +26,10 @@ _NEW_TOKENS = 100
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
 
 
+Prompt = str | Sequence[Mapping[str, str]]
+"""What is written after: a text, or the messages of a chat so far."""
+
+
 @dataclass(frozen=True)
 class Written:
     """What was written after a prompt."""
@@ -47,7 +51,7 @@ class Generator:
     batch_size: int = 32
 
     def generate(
-        self, prompts: Sequence[str], options: Mapping[str, Any] | None = None, *, seed: int | None = None
+        self, prompts: Sequence[Prompt], options: Mapping[str, Any] | None = None, *, seed: int | None = None
     ) -> list[list[Written]]:
         """For each prompt what was written after it: `num_return_sequences` of them, one unless `options` ask for more.
 
@@ -107,12 +111,13 @@ class Generator:
             raise UserError(f"generation settings: {' '.join(str(error).split())}") from None
         return config, new_tokens
 
-    def encode(self, prompt: str, new_tokens: int) -> list[int]:
+    def encode(self, prompt: Prompt, new_tokens: int) -> list[int]:
         """The tokens of a prompt; of one too long for the model's context the beginning is left out, not the start."""
         if self.chats:
-            ids = chat_ids([{"role": "user", "content": prompt}], self.tokenizer)
+            messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+            ids = chat_ids(messages, self.tokenizer)
         else:
-            ids = prompt_ids(prompt, self.tokenizer)
+            ids = prompt_ids(str(prompt), self.tokenizer)
         positions = max_positions(self.model)
         if positions is None:
             return ids

@@ -423,6 +423,21 @@ class Evaluation(BaseModel):
     """Score the test split at the end; without it the split stays sealed, for runs that only help to choose."""
 
 
+class Generation(BaseModel):
+    """How texts are sampled after the training of a model that generates, for its run's samples."""
+
+    model_config = TYPED
+
+    samples: Annotated[Integer, Field(ge=0)] = 100
+    """Test rows after whose prompts something is written; without prompts so many texts from their start."""
+    max_new_tokens: PositiveInteger = 64
+    """The most tokens of a text."""
+    temperature: float = Field(default=1.0, gt=0)
+    """Below 1 likely tokens become likelier still."""
+    top_p: float = Field(default=0.95, gt=0, le=1)
+    """Only the likeliest tokens that have this probability together are drawn from."""
+
+
 class Recipe(BaseModel):
     """One run, completely described."""
 
@@ -448,6 +463,8 @@ class Recipe(BaseModel):
     """The optimisation."""
     evaluation: Evaluation = Evaluation()
     """Scores and intervals."""
+    generation: Generation = Generation()
+    """The samples of a model that generates."""
 
     @model_validator(mode="after")
     def _fits_the_task(self) -> Self:

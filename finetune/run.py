@@ -53,6 +53,11 @@ class RunDirectory:
         return self.path / "model"
 
     @property
+    def samples_file(self) -> Path:
+        """Where a run learnt to generate: id, prompt, text, stopped and reference, one JSON record a line."""
+        return self.path / "samples.jsonl"
+
+    @property
     def adapter_directory(self) -> Path:
         """The LoRA adapters by themselves, where a run trained some; the model has them merged in."""
         return self.path / "adapter"

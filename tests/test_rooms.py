@@ -19,6 +19,7 @@ ROOMS = [
     "predict",
     "predict_file",
     "generate",
+    "samples",
     "training",
     "reporting",
     "quickstart",

@@ -41,6 +41,7 @@ from finetune.recipe import (
     with_values,
 )
 from finetune.run import RunDirectory
+from finetune.samples import write_samples
 from finetune.text import (
     Masker,
     SubwordSampler,
@@ -183,6 +184,10 @@ def _train_model(
         scoring_seconds = time.monotonic() - started
         if main:
             _record(run, splits, split, _references(recipe, rows, tokenizer), outputs, recipe)
+    if main and recipe.task == "generate" and recipe.generation.samples:
+        say(f"{recipe.name}: writing samples")
+        found = write_samples(run, recipe, splits, raw_model, tokenizer)
+        run.write_json(run.scores_file, {**run.scores(), "samples": found})
     return {
         "parameters": _parameter_count(raw_model),
         "trainable_parameters": trainable,

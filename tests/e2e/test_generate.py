@@ -98,6 +98,7 @@ def test_no_steps_score_a_model_as_it_is(folder):
         for name in ("small", "as-it-is")
     )
     assert as_it_is["splits"] == trained["splits"]
+    assert as_it_is["samples"] == trained["samples"]
     assert as_it_is["cost"]["steps"] == 0
 
 
@@ -122,6 +123,23 @@ def test_it_writes_by_its_prompt(capsys):
         written = capsys.readouterr().out.removeprefix(MOODS[label])
         assert any(phrase in written for phrase in PHRASES[label]), written
         assert not any(phrase in written for phrase in PHRASES[other])
+
+
+def test_a_run_keeps_samples_and_measures_them(folder):
+    for name, prompted in (("small", False), ("prompted", True)):
+        run = folder / "runs" / name
+        lines = (run / "samples.jsonl").read_text(encoding="utf-8").splitlines()
+        samples = [json.loads(line) for line in lines]
+        found = json.loads((run / "scores.json").read_text(encoding="utf-8"))["samples"]
+        test = pq.read_table(run / "predictions" / "test.parquet").to_pydict()
+        assert found["count"] == len(samples) == min(100, len(test["id"]))
+        assert {sample["id"] for sample in samples} <= set(test["id"])
+        assert {sample["prompt"] for sample in samples} == (set(MOODS.values()) if prompted else {""})
+        assert found["metrics"]["stopped"] == pytest.approx(sum(s["stopped"] for s in samples) / len(samples))
+        assert 0 < found["metrics"]["distinct_2"] <= 1
+        assert 0 <= found["metrics"]["copies"] <= 1
+        assert ("chrf" in found["metrics"]) == prompted
+    assert found["metrics"]["chrf"] > 5
 
 
 def test_it_writes_while_one_reads_and_a_seed_repeats_it(capsys):

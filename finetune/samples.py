@@ -1,0 +1,72 @@
+"""What a trained model writes after prompts of the test split: kept in its run, and measured."""
+
+import json
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import datasets
+import evaluate
+import numpy as np
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from finetune.data import Splits
+from finetune.data.splits import column
+from finetune.evaluation import metrics
+from finetune.generate import Generator, Prompt
+from finetune.recipe import Recipe
+from finetune.run import RunDirectory
+
+
+def write_samples(
+    run: RunDirectory, recipe: Recipe, splits: Splits, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> dict[str, Any]:
+    """Write after prompts of the test split, or from the start of a text where there are none; returns what was found.
+
+    The run's samples file gets the row's id, the prompt, what was written, whether the model ended it by itself, and
+    what stands after the prompt in the data. Rows and seed are the same for all runs that share their test rows. The
+    result has `count`, `settings`, and `metrics`: variety, copies of training rows, and where there are prompts how
+    near the texts are to the data's.
+    """
+    settings = recipe.generation
+    chats = recipe.data.messages_column is not None
+    generator_of_rows = np.random.default_rng(recipe.data.split_seed)
+    chosen = generator_of_rows.permutation(len(splits.test))[: settings.samples]
+    rows = splits.test.select(np.sort(chosen))
+    prompts, references = _prompts(rows, chats=chats)
+    options = {"do_sample": True, **settings.model_dump(exclude={"samples"})}
+    generator = Generator(model.eval(), tokenizer, chats, recipe.evaluation.batch_size)
+    written = [texts[0] for texts in generator.generate(prompts, options, seed=recipe.data.split_seed)]
+    with run.samples_file.open("w", encoding="utf-8") as lines:
+        for row_id, prompt, text, reference in zip(column(rows, "id"), prompts, written, references, strict=True):
+            record = {"id": row_id, "prompt": prompt, "text": text.text, "stopped": text.stopped}
+            lines.write(json.dumps({**record, "reference": reference}, ensure_ascii=False) + "\n")
+    texts = [text.text.strip() for text in written]
+    values = _compute(metrics.Variety, predictions=texts)
+    values |= _compute(metrics.Copies, predictions=texts, training_texts=column(splits.train, "text"))
+    values["stopped"] = float(np.mean([text.stopped for text in written]))
+    if chats or recipe.data.prompt_column is not None:
+        for metric in (metrics.Bleu, metrics.Chrf, metrics.Rouge):
+            values |= _compute(metric, predictions=texts, references=references)
+    return {"count": len(texts), "settings": settings.model_dump(), "metrics": values}
+
+
+def _prompts(rows: datasets.Dataset, *, chats: bool) -> tuple[list[Prompt], list[str]]:
+    """What is written after, and what stands there in the data."""
+    texts: list[str] = column(rows, "text")
+    if not chats:
+        prompts: Sequence[str] = column(rows, "prompt") if "prompt" in rows.column_names else [""] * len(texts)
+        return list(prompts), texts
+    asked: list[Prompt] = []
+    answers: list[str] = []
+    for text in texts:
+        messages = json.loads(text)
+        last = max(i for i, message in enumerate(messages) if message["role"] == "assistant")
+        asked.append(messages[:last])
+        answers.append(messages[last]["content"])
+    return asked, answers
+
+
+def _compute(metric: type[evaluate.Metric], **inputs: Any) -> dict[str, Any]:
+    values: dict[str, Any] = metric(keep_in_memory=True, experiment_id=uuid.uuid4().hex).compute(**inputs)
+    return values
