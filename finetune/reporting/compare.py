@@ -6,29 +6,49 @@ from dataclasses import asdict
 from pathlib import Path
 
 from finetune.errors import UserError
-from finetune.reporting.comparison import Comparison, read_comparison
+from finetune.reporting.comparison import Comparison, read_comparison, refuse_repeats
 from finetune.reporting.findings import describe_findings
 from finetune.reporting.page import render_page
 from finetune.reporting.tables import comparison_markdown
+from finetune.reporting.text_comparison import (
+    TextComparison,
+    read_text_comparison,
+    render_text_page,
+    text_markdown,
+)
+from finetune.run import open_run
 
 DATA_FILE, MARKDOWN_FILE, PAGE_FILE = "comparison.json", "comparison.md", "index.html"
 
 
-def compare_runs(paths: Sequence[Path], output: Path) -> Comparison:
+def compare_runs(paths: Sequence[Path], output: Path) -> Comparison | TextComparison:
     """Compare the run directories at `paths` and write what they show into the directory `output`.
+
+    Runs that generate are compared by how well they read the test texts, others by their labels.
 
     Raises:
         UserError: runs that may not be compared (see `read_comparison`), or an `output` that holds something else.
     """
     _check_output(output)
-    comparison = read_comparison(paths)
-    findings = describe_findings(comparison)
+    directories = [open_run(path) for path in paths]
+    comparison: Comparison | TextComparison
     # The JSON file first: it marks the directory as a comparison's, should the others not come to be written.
-    contents = {
-        DATA_FILE: comparison.to_json(asdict(findings)),
-        MARKDOWN_FILE: comparison_markdown(comparison, findings.sentences),
-        PAGE_FILE: render_page(comparison, findings),
-    }
+    if len(paths) > 1 and all(run.recipe().task == "generate" for run in directories):
+        refuse_repeats(paths)
+        comparison = read_text_comparison(directories, paths)
+        contents = {
+            DATA_FILE: comparison.to_json(),
+            MARKDOWN_FILE: text_markdown(comparison),
+            PAGE_FILE: render_text_page(comparison),
+        }
+    else:
+        comparison = read_comparison(paths)
+        findings = describe_findings(comparison)
+        contents = {
+            DATA_FILE: comparison.to_json(asdict(findings)),
+            MARKDOWN_FILE: comparison_markdown(comparison, findings.sentences),
+            PAGE_FILE: render_page(comparison, findings),
+        }
     output.mkdir(parents=True, exist_ok=True)
     for name, text in contents.items():
         _replace(output / name, text)

@@ -160,7 +160,7 @@ def read_comparison(paths: Sequence[Path]) -> Comparison:
     if len(paths) < 2:
         given = f"got {paths[0]} alone" if paths else "got none"
         raise UserError(f"a comparison needs two runs or more, {given}; add another run directory")
-    _refuse_repeats(paths)
+    refuse_repeats(paths)
     directories = [open_run(path) for path in paths]
     scores = [_test_scores(run) for run in directories]
     for run, test in zip(directories[1:], scores[1:], strict=True):
@@ -187,7 +187,8 @@ def _best_first(run: RunSummary) -> tuple[float, str]:
 # --- checks -----------------------------------------------------------------------------------------------------------
 
 
-def _refuse_repeats(paths: Sequence[Path]) -> None:
+def refuse_repeats(paths: Sequence[Path]) -> None:
+    """Raise UserError where a run directory is given twice."""
     seen: dict[Path, Path] = {}
     for path in paths:
         first = seen.setdefault(path.resolve(), path)
@@ -200,7 +201,7 @@ def _test_scores(run: RunDirectory) -> dict[str, Any]:
     if test is None:
         raise UserError(f"{run.path}: no test scores; run `finetune evaluate {run.path} --split test` first")
     if "bits_per_byte" in test.get("metrics", {}):
-        raise UserError(f"{run.path} learnt from text ({run.recipe().task}); `compare` knows labels only")
+        raise UserError(f"{run.path} learnt from text ({run.recipe().task}), which does not compare with labels")
     if "rmse" in test.get("metrics", {}):
         raise UserError(f"{run.path} rates texts; `compare` knows labels only, the run's scores.json has its errors")
     missing = [key for key in ("count", "rows_fingerprint", "labels", "metrics") if key not in test]

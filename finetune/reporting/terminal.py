@@ -8,6 +8,7 @@ from rich.console import Console
 from finetune.reporting.compare import PAGE_FILE, compare_runs
 from finetune.reporting.findings import describe_findings
 from finetune.reporting.tables import comparison_table, rich_table
+from finetune.reporting.text_comparison import TextComparison, sentences, text_table
 
 
 def compare_and_print(paths: Sequence[Path], output: Path) -> None:
@@ -20,9 +21,13 @@ def compare_and_print(paths: Sequence[Path], output: Path) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=160)  # in a file nothing has to be cut to a screen's width
-    console.print(rich_table(comparison_table(comparison), console.width))
+    if isinstance(comparison, TextComparison):
+        table, said = text_table(comparison), sentences(comparison)
+    else:
+        table, said = comparison_table(comparison), list(describe_findings(comparison).sentences)
+    console.print(rich_table(table, console.width))
     console.print()
-    for sentence in describe_findings(comparison).sentences:
+    for sentence in said:
         # Names may hold [brackets], which are no markup.
         console.print(sentence, markup=False, highlight=False)
     console.print()

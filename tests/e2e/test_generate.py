@@ -142,6 +142,33 @@ def test_a_run_keeps_samples_and_measures_them(folder):
     assert found["metrics"]["chrf"] > 5
 
 
+def test_runs_that_write_are_compared_on_the_same_texts(folder, capsys):
+    lstm = ("--model", "{family: recurrent, embedding_size: 32, hidden_size: 32}", "--text.unit", "word")
+    assert main(["train", "small.yaml", "--name", "lstm", *lstm]) == 0
+    capsys.readouterr()
+    assert main(["compare", "runs/small", "runs/lstm", "--output", "report"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "bits per byte" in said
+    assert "of the text was unknown tokens" in said  # new numbers are unknown words
+    data = json.loads((folder / "report" / "comparison.json").read_text(encoding="utf-8"))
+    best, other = data["runs"]
+    gap = other["metrics"]["bits_per_byte"]["value"] - best["metrics"]["bits_per_byte"]["value"]
+    assert gap > 0
+    assert best["lead"] is None
+    assert other["lead"]["value"] == pytest.approx(gap)
+    assert other["lead"]["low"] < gap < other["lead"]["high"]
+    both = [pq.read_table(folder / "runs" / run["name"] / "predictions" / "test.parquet") for run in data["runs"]]
+    assert both[0]["bytes"].equals(both[1]["bytes"])  # the same text, whatever its tokens
+    assert not both[0]["tokens"].equals(both[1]["tokens"])
+    assert len(data["samples"]) == 10
+    assert all(len(row["texts"]) == 2 for row in data["samples"])
+    for name in ("comparison.md", "index.html"):
+        text = (folder / "report" / name).read_text(encoding="utf-8")
+        assert "Distinct-1" in text
+        assert data["samples"][0]["texts"][0] in text
+    assert "different test rows" in fails(capsys, "compare", "runs/small", "runs/prompted", "--output", "other")
+
+
 def test_it_writes_while_one_reads_and_a_seed_repeats_it(capsys):
     texts = []
     for seed in ("1", "1", "2"):
@@ -202,7 +229,6 @@ def test_chats_are_learnt_and_answered(folder, capsys):
         (["generate", "runs/none", "x"], "no such run or model directory"),
         (["generate", "runs/small", "--input", "prompts.csv"], "--input FILE with --output FILE"),
         (["predict", "runs/small", "x"], "it writes text, it has no labels"),
-        (["compare", "runs/small", "runs/prompted", "--output", "report"], "learnt from text (generate)"),
         (["train", "small.yaml", "--task", "classify"], "learns to generate; the task is classify"),
         (["train", "small.yaml", "--data.labels", "{a: a, b: b}"], "needs no labels"),
         (["pretrain", "small.yaml", "--model", "{family: tfidf}"], "is for decoder and recurrent models"),
