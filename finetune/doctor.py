@@ -50,6 +50,7 @@ _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _TRUNCATED_WARNING, _TRUNCATED_ALARM = 0.05, 0.5
 _UNKNOWN_WARNING, _UNKNOWN_ALARM = 0.01, 0.05
 _UNKNOWN_WORDS_WARNING = 0.2
+_UNKNOWN_PROMPTS_ALARM = 0.2
 _IMBALANCE_WARNING = 10.0
 _SECOND_SCRIPT_NOTE, _SECOND_SCRIPT_WARNING = 0.01, 0.05
 _BROKEN_WARNING = 0.001
@@ -108,6 +109,9 @@ def examine(
         report["splits"][name] = measured
         for finding in _findings_of_split(name, measured, tokenizer, max_length):
             add(finding)
+        if tokenizer is not None and "prompt" in split.column_names:
+            for finding in _prompt_findings(name, split, tokenizer):
+                add(finding)
     if all("label" in split.column_names for split in rows.values()):
         for finding in _conflicts(rows, exact):
             add(finding)
@@ -211,6 +215,24 @@ def _lengths(split: datasets.Dataset, tokenizer: PreTrainedTokenizerBase | None,
         report["rows_with_unknown"] = unknown_rows / len(values)
         report["most_unknown"] = [piece for piece, _ in unknown_texts.most_common(8)]
     return report
+
+
+def _prompt_findings(
+    name: str, split: datasets.Dataset, tokenizer: PreTrainedTokenizerBase
+) -> Iterator[dict[str, Any]]:
+    """Prompts that the tokenizer does not know: a model that is to be led by them learns nothing from them."""
+    prompts = [prompt for prompt in _sample(split)["prompt"] if prompt.strip()]
+    encoded = tokenizer(prompts, add_special_tokens=False, verbose=False)["input_ids"] if prompts else []
+    unknown = [prompt for prompt, ids in zip(prompts, encoded, strict=True) if tokenizer.unk_token_id in ids]
+    share = len(unknown) / max(len(prompts), 1)
+    if share > _UNKNOWN_WARNING:
+        examples = " ".join(dict.fromkeys(prompt[:20] for prompt in unknown[:1000]))
+        yield _finding(
+            "unknown",
+            "alarm" if share > _UNKNOWN_PROMPTS_ALARM else "warning",
+            f"{name}: {share:.1%} of the prompts have tokens that the tokenizer does not know (such as "
+            f"{examples[:60]}): what they say is lost on the model",
+        )
 
 
 def _unknown_pieces(

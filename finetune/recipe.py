@@ -92,7 +92,7 @@ class Data(BaseModel):
     text_pair_column: str | None = None
     """The column with a second text, for sentence pairs."""
     prompt_column: str | None = None
-    """The column with a prompt, for `generate`: the text is learnt as what follows it, the prompt itself is not."""
+    """The column with a prompt, for `generate`: only what follows it is learnt; `labels` may rename its values."""
     messages_column: str | None = None
     """The column with chats, lists of {role, content}, for `generate`: the assistant's messages are learnt."""
     label_column: str = "label"
@@ -509,7 +509,7 @@ class Recipe(BaseModel):
             raise ValueError("task masked_lm trains the encoder; model.tuning frozen would leave it as it is")
         if not self.evaluation.score_test:
             raise ValueError(f"task {self.task} has one look at its test split, at the end; leave score_test true")
-        if self.data.labels is not None:
+        if self.data.labels is not None and self.data.prompt_column is None:
             raise ValueError(f"task {self.task} needs no labels; leave data.labels out")
         if self.data.text_pair_column is not None:
             raise ValueError(f"task {self.task} reads one text a row; leave data.text_pair_column out")

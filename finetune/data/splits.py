@@ -353,8 +353,8 @@ def _clean(
             if data.text_pair_column:
                 output["text_pair"].append(texts[1])
             if data.prompt_column:
-                prompt = batch[data.prompt_column][position]
-                output["prompt"].append("" if prompt is None else str(prompt))
+                prompt = _label_value(batch[data.prompt_column][position]) or ""
+                output["prompt"].append((data.labels or {}).get(prompt, prompt))
         return output
 
     cleaned = dataset.map(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 import finetune
 from finetune.errors import UserError
+from finetune.recipe import DecoderModel, Model, RecurrentModel
 from finetune.reporting.comparison import Metric, describe_model, display_names, printable
 from finetune.reporting.tables import (
     NOTHING,
@@ -146,7 +147,7 @@ def _summarize(
     low, high = np.quantile(draws, [tail, 1 - tail])
     return TextRun(
         name=name,
-        model=describe_model(run.recipe().model),
+        model=_describe(run.recipe().model),
         vocabulary=str(run.data().get("tokenizer_sha256")),
         metrics={key: Metric(**values) for key, values in test["metrics"].items()},
         lead=Metric(behind, float(low), float(high)) if draws.any() else None,
@@ -156,6 +157,14 @@ def _summarize(
         trainable_parameters=cost.get("trainable_parameters"),
         training_seconds=cost.get("training_seconds"),
     )
+
+
+def _describe(model: Model) -> str:
+    """`describe_model` for models that write: an LSTM has layers, but nothing to pool."""
+    if isinstance(model, RecurrentModel):
+        return f"{model.cell.upper()} language model from scratch, {model.num_layers} x {model.hidden_size}"
+    adapted = " by LoRA" if isinstance(model, DecoderModel) and model.tuning == "lora" else ""
+    return f"{describe_model(model)}{adapted}"
 
 
 def _samples(directories: Sequence[RunDirectory]) -> tuple[SampledRow, ...]:

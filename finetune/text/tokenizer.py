@@ -125,7 +125,7 @@ def tokenizer_of_rows(recipe: Recipe, splits: Splits) -> PreTrainedTokenizerBase
     """A tokenizer trained on the training rows as the recipe's text section says, whatever tokenizer it names."""
     text, model = recipe.text, recipe.model
     return train_tokenizer(
-        _Lines(splits.train, ["text", "text_pair"] if recipe.data.text_pair_column else ["text"]),
+        _Lines(splits.train, [name for name in ("text", "text_pair", "prompt") if name in splits.train.column_names]),
         unit=text.unit,
         vocabulary_size=text.vocabulary_size,
         min_frequency=text.min_frequency,

@@ -117,6 +117,16 @@ def test_it_is_scored_again_and_on_other_files(folder, capsys):
     assert both[0]["nats"].to_pylist() == pytest.approx(both[1]["nats"].to_pylist(), rel=1e-5)
 
 
+def test_prompts_that_the_vocabulary_does_not_know_are_an_alarm(folder, capsys):
+    lines = (folder / "prompted.csv").read_text(encoding="utf-8").replace("재미있다\n", "good\n")
+    (folder / "latin.csv").write_text(lines, encoding="utf-8")
+    renamed = ("--data", "{train_file: latin.csv, prompt_column: mood, labels: {good: 재미있다, bad: 나쁘다}}")
+    assert main(["doctor", "prompted.yaml", *renamed]) == 0
+    assert "of the prompts" not in capsys.readouterr().out
+    assert main(["doctor", "prompted.yaml", "--data.train_file", "latin.csv"]) == 0
+    assert "% of the prompts have tokens that the tokenizer does not know (such as good)" in capsys.readouterr().out
+
+
 def test_it_writes_by_its_prompt(capsys):
     for label, other in (("positive", "negative"), ("negative", "positive")):
         assert main(["generate", "runs/prompted", MOODS[label], "--max_new_tokens", "40"]) == 0
