@@ -292,6 +292,16 @@ class RecurrentModel(BaseModel):
     """The share of recurrent weights dropped in training, for `generate`."""
     tie_embeddings: bool = True
     """Let the output weights be the embeddings, for `generate`; the last layer is then as wide as they are."""
+    adaptive_softmax_cutoffs: Annotated[tuple[PositiveInteger, ...], BeforeValidator(_parse_list)] = ()
+    """Token ids at which clusters of ever rarer tokens begin, for `generate` with a large vocabulary: [2000, 10000]."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.adaptive_softmax_cutoffs and self.tie_embeddings:
+            raise ValueError("adaptive_softmax_cutoffs need tie_embeddings false: clusters have widths of their own")
+        if list(self.adaptive_softmax_cutoffs) != sorted(set(self.adaptive_softmax_cutoffs)):
+            raise ValueError("adaptive_softmax_cutoffs rise from one to the next")
+        return self
 
 
 class MajorityFloor(BaseModel):

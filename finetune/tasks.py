@@ -22,6 +22,8 @@ from finetune.text.causal import SIZES
 from finetune.text.masking import IGNORED_LABEL
 
 _TARGETS_AT_ONCE = 2048
+_OF_TARGETS = 2
+"""Dimensions of logits, (targets, vocabulary), that are of the targets alone; losses of them have one less."""
 _HEADS = (
     "cls",  # BERT, KoBERT, DeBERTa
     "lm_head",  # RoBERTa, XLM-R; GPT-2, Llama, Qwen and most decoders
@@ -122,6 +124,8 @@ def loss_and_state(
 def _loss_of(logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
     if logits.dtype in (torch.bfloat16, torch.float16):
         logits = logits.float()
+    if _has_token_targets(batch) and logits.ndim == 1:
+        return logits.sum()  # the losses themselves
     if _has_token_targets(batch):
         return nn.functional.cross_entropy(logits, batch["labels"][_targets(batch)], reduction="sum")
     if batch["labels"].is_floating_point():
@@ -156,24 +160,30 @@ def _logits(model: nn.Module, batch: Mapping[str, Tensor], state: State | None =
     if not _has_token_targets(batch):
         return model(**inputs).logits, None
     targets = _targets(batch)
-    with _head_sees(model, targets):
+    with _head_sees(model, targets, batch["labels"]):
         output = model(**inputs)
-    logits: Tensor = output.logits if output.logits.ndim == 2 else output.logits[targets]
+    logits: Tensor = output.logits if output.logits.ndim <= _OF_TARGETS else output.logits[targets]
     return logits, getattr(output, "state", None)
 
 
 @contextmanager
-def _head_sees(model: nn.Module, targets: Tensor) -> Iterator[None]:
+def _head_sees(model: nn.Module, targets: Tensor, labels: Tensor) -> Iterator[None]:
     """Let the head over the vocabulary see the targets alone: it costs as much as a small encoder, mostly for naught.
 
-    A hook inside the forward pass, so that DistributedDataParallel around the model does its part.
+    A hook inside the forward pass, so that DistributedDataParallel around the model does its part. In training a head
+    that takes targets is told them, and gives their losses in place of logits.
     """
     inner = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
     head = next((getattr(inner, name) for name in _HEADS if hasattr(inner, name)), None)
     if head is None:
         yield
         return
-    hook = head.register_forward_pre_hook(lambda _, inputs: (inputs[0][targets], *inputs[1:]))
+    sought = {"targets": labels[targets]} if model.training and getattr(head, "takes_targets", False) else {}
+
+    def choose(_: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return (inputs[0][targets], *inputs[1:]), {**named, **sought}
+
+    hook = head.register_forward_pre_hook(choose, with_kwargs=True)
     try:
         yield
     finally:

@@ -42,6 +42,15 @@ WRITERS: dict[str, dict[str, Any]] = {
         "tie_embeddings": False,
         "dropout": 0.0,
     },
+    "lstm-adaptive": {
+        "family": "recurrent",
+        "cell": "lstm",
+        "adaptive_softmax_cutoffs": [30, 100],
+        "embedding_size": 64,
+        "hidden_size": 128,
+        "tie_embeddings": False,
+        "dropout": 0.0,
+    },
 }
 """Models from scratch that write; what is promised of all of them is tested for each, and for `DECODERS`."""
 

@@ -81,7 +81,7 @@ def test_a_head_that_sees_the_targets_alone_gives_the_same_loss(architecture, tm
     batch = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids), "labels": labels}
     with torch.no_grad():
         logits = model(input_ids=input_ids, attention_mask=batch["attention_mask"]).logits
-        seen = tasks._logits(model, batch)
+        seen = tasks._logits(model, batch)[0]
         loss = tasks.loss_sum(model, batch)
         outputs = tasks.outputs(model, batch)
         assert model(input_ids=input_ids, attention_mask=batch["attention_mask"]).logits.shape == logits.shape

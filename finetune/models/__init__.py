@@ -55,6 +55,11 @@ def build_model(
     if isinstance(model, DecoderModel):
         return build_decoder(model, tokenizer, max_length, attention)
     generates = task == "generate"
+    if generates and max(model.adaptive_softmax_cutoffs, default=0) >= len(tokenizer):
+        raise UserError(
+            f"model.adaptive_softmax_cutoffs {list(model.adaptive_softmax_cutoffs)}: the vocabulary has "
+            f"{len(tokenizer):,} tokens only; leave out those beyond it"
+        )
     config = RecurrentConfig(
         vocab_size=len(tokenizer),
         cell=model.cell,
@@ -66,6 +71,7 @@ def build_model(
         dropout=model.dropout,
         token_dropout=model.token_dropout,
         weight_dropout=model.weight_dropout,
+        adaptive_softmax_cutoffs=model.adaptive_softmax_cutoffs if generates else (),
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id if generates else None,
         eos_token_id=tokenizer.eos_token_id if generates else None,

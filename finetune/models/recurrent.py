@@ -5,7 +5,7 @@ padding only after the last token, and the backward direction runs forward over 
 reverse order.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -36,6 +36,7 @@ class RecurrentConfig(PreTrainedConfig):
         dropout: float = 0.3,
         token_dropout: float = 0.0,
         weight_dropout: float = 0.0,
+        adaptive_softmax_cutoffs: Sequence[int] = (),
         pad_token_id: int = 1,
         bos_token_id: int | None = None,
         eos_token_id: int | None = None,
@@ -57,6 +58,7 @@ class RecurrentConfig(PreTrainedConfig):
         self.dropout = dropout
         self.token_dropout = token_dropout
         self.weight_dropout = weight_dropout
+        self.adaptive_softmax_cutoffs = list(adaptive_softmax_cutoffs)
 
 
 class RecurrentPreTrainedModel(PreTrainedModel):
@@ -76,7 +78,8 @@ class RecurrentPreTrainedModel(PreTrainedModel):
                 nn.init.zeros_(module.weight[module.padding_idx])
         elif isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=0.02)
-            nn.init.zeros_(module.bias)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
         elif isinstance(module, nn.RNNBase):
             bound = module.hidden_size**-0.5
             for name, parameter in module.named_parameters(recurse=False):

@@ -6,6 +6,7 @@ every step of a sequence, dropout of recurrent weights, whole embeddings dropped
 embeddings (Press & Wolf 2017, arXiv:1608.05859).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, cast
@@ -35,6 +36,27 @@ class RecurrentCausalLMOutput(ModelOutput):
     state: State | None = None
 
 
+class AdaptiveHead(nn.Module):
+    """Adaptive softmax (Grave et al. 2017, arXiv:1609.04309): rare tokens get few dimensions, and seldom a look.
+
+    Tokens are taken to be in the order of their frequency, as vocabularies trained here are. The clusters that begin at
+    the cutoffs have a fourth of the dimensions of the one before.
+    """
+
+    takes_targets = True
+    """In training it is told which tokens are sought, and computes no others in their clusters' place."""
+
+    def __init__(self, size: int, vocabulary_size: int, cutoffs: Sequence[int]) -> None:
+        super().__init__()
+        self.softmax = nn.AdaptiveLogSoftmaxWithLoss(size, vocabulary_size, list(cutoffs), div_value=4.0)
+
+    def forward(self, states: Tensor, targets: Tensor | None = None) -> Tensor:
+        """Log probabilities, (..., vocabulary), of states (..., size); with targets, (n,), losses of (n, size)."""
+        if targets is not None:
+            return -self.softmax(states, targets).output
+        return self.softmax.log_prob(states.flatten(0, -2)).unflatten(0, states.shape[:-1])
+
+
 class RecurrentForCausalLM(RecurrentPreTrainedModel, GenerationMixin):
     """Embedding, stacked recurrent layers read from left to right, and the logits of the next token at each place."""
 
@@ -51,7 +73,9 @@ class RecurrentForCausalLM(RecurrentPreTrainedModel, GenerationMixin):
         self.layers = nn.ModuleList(
             CELLS[config.cell](before, after, batch_first=True) for before, after in pairwise(sizes)
         )
-        self.lm_head = nn.Linear(sizes[-1], config.vocab_size)
+        self.lm_head: nn.Module = nn.Linear(sizes[-1], config.vocab_size)
+        if config.adaptive_softmax_cutoffs:
+            self.lm_head = AdaptiveHead(sizes[-1], config.vocab_size, config.adaptive_softmax_cutoffs)
         self.post_init()
 
     @classmethod
@@ -59,8 +83,8 @@ class RecurrentForCausalLM(RecurrentPreTrainedModel, GenerationMixin):
         """No: `generate` would make a cache of keys and values."""
         return False
 
-    def get_output_embeddings(self) -> nn.Module:
-        return self.lm_head
+    def get_output_embeddings(self) -> nn.Module | None:
+        return self.lm_head if isinstance(self.lm_head, nn.Linear) else None
 
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         self.lm_head = cast("nn.Linear", new_embeddings)
