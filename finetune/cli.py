@@ -149,7 +149,6 @@ def _parser() -> argparse.ArgumentParser:
         "--top_p 0.95 --num_beams 4 --repetition_penalty 1.2 --num_return_sequences 3.",
     )
     command.add_argument("model", metavar="RUN|MODEL", help="a run directory, a model directory or a Hub id")
-    command.add_argument("prompt", nargs="?", default="", help="what to go on from; without it, the start of a text")
     command.add_argument("--seed", type=int, metavar="N", help="the seed of what is sampled")
     command.add_argument("--input", metavar="FILE", help="a CSV, TSV, JSONL or Parquet file of prompts instead")
     command.add_argument("--output", metavar="FILE", help="where what is written goes, a row for each")
@@ -329,9 +328,9 @@ def _predict(options: argparse.Namespace, _: Sequence[str]) -> None:
 
 
 def _generate(options: argparse.Namespace, rest: Sequence[str]) -> None:
-    if (options.input is None) != (options.output is None) or (options.input and options.prompt):
+    prompt, pairs = _prompt_and_options(rest)
+    if (options.input is None) != (options.output is None) or (options.input and prompt):
         raise UserError("generate takes a PROMPT, or --input FILE with --output FILE")
-    pairs = parse_overrides(rest)
     _quiet_libraries()
     from finetune.generate import generate_file, generation_options, load_generator
 
@@ -343,10 +342,28 @@ def _generate(options: argparse.Namespace, rest: Sequence[str]) -> None:
         return
     generator = load_generator(options.model)
     if chosen.get("num_return_sequences", 1) == 1 and chosen.get("num_beams", 1) == 1:
-        generator.stream(options.prompt, chosen, seed=options.seed)
+        generator.stream(prompt, chosen, seed=options.seed)
         return
-    for written in generator.generate([options.prompt], chosen, seed=options.seed)[0]:
-        print(options.prompt + written.text)
+    for written in generator.generate([prompt], chosen, seed=options.seed)[0]:
+        print(written.text if generator.chats else prompt + written.text)
+
+
+def _prompt_and_options(rest: Sequence[str]) -> tuple[str, list[tuple[str, str]]]:
+    """The prompt, wherever it stands among the flags, and these as (name, value)."""
+    words, prompts, flags = list(rest), list[str](), list[str]()
+    while words:
+        word = words.pop(0)
+        if not word.startswith("--"):
+            prompts.append(word)
+            continue
+        flags.append(word)
+        if "=" not in word and words:
+            flags.append(words.pop(0))
+    if len(prompts) > 1:
+        raise UserError(
+            f"one prompt is needed, not {len(prompts)}; put it in quotes, or several into a file: --input FILE"
+        )
+    return "".join(prompts), parse_overrides(flags)
 
 
 def _compare(options: argparse.Namespace, _: Sequence[str]) -> None:

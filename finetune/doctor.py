@@ -4,6 +4,7 @@
 a warning will colour the scores, an alarm means that something is broken.
 """
 
+import json
 import math
 import re
 from collections import Counter
@@ -72,14 +73,22 @@ def diagnose(recipe: Recipe) -> Report:
         return examine({"rows": rows}, labels, {"rows": dropped}, tokenizer, text.max_length)
     splits = load_splits(data, recipe.task)
     tokenizer = None if is_floor else build_tokenizer(recipe, splits)
-    return examine_splits(splits, tokenizer, recipe.text_limit)
+    return examine_splits(splits, tokenizer, recipe.text_limit, chats=data.messages_column is not None)
 
 
-def examine_splits(splits: Splits, tokenizer: PreTrainedTokenizerBase | None, max_length: int) -> Report:
-    """`examine` for the three splits of a run."""
+def examine_splits(
+    splits: Splits, tokenizer: PreTrainedTokenizerBase | None, max_length: int, *, chats: bool = False
+) -> Report:
+    """`examine` for the three splits of a run; of chats what is said in them."""
     rows = {name: splits[name] for name in ("train", "validation", "test")}
+    if chats:
+        rows = {name: split.map(_said, load_from_cache_file=False) for name, split in rows.items()}
     dropped = {name: splits.report["splits"][name]["dropped"] for name in rows}
     return examine(rows, splits.labels, dropped, tokenizer, max_length)
+
+
+def _said(row: Mapping[str, Any]) -> dict[str, str]:
+    return {"text": "\n".join(message["content"] for message in json.loads(row["text"]))}
 
 
 def examine(

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,21 @@ from accelerate.utils import set_seed
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, TextStreamer
 
 from finetune.data.sources import FileOptions, read_file
+from finetune.data.splits import label_value
 from finetune.errors import UserError
 from finetune.models import load_causal_model, max_positions
 from finetune.predict_file import check_output, fingerprint, sha256, write_in_chunks
-from finetune.run import open_run
+from finetune.run import run_of
 from finetune.text import load_tokenizer
 from finetune.text.causal import chat_ids, prompt_ids
 
 _NEW_TOKENS = 100
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
+_REAL = ("temperature", "top_p", "repetition_penalty", "length_penalty", "encoder_repetition_penalty", "guidance_scale")
+_NOT_HERE = {
+    "max_length": "say how many tokens are to be written with --max_new_tokens",
+    "return_dict_in_generate": "what is written comes as text",
+}
 
 
 Prompt = str | Sequence[Mapping[str, str]]
@@ -49,6 +55,8 @@ class Generator:
     tokenizer: PreTrainedTokenizerBase
     chats: bool = False
     batch_size: int = 32
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Values of prompt columns and what they were called in training."""
 
     def generate(
         self, prompts: Sequence[Prompt], options: Mapping[str, Any] | None = None, *, seed: int | None = None
@@ -75,6 +83,13 @@ class Generator:
                     written[row] = texts
         return written
 
+    def prompt_of(self, value: object) -> Prompt:
+        """A value of a prompt column as training read it: a text or number, renamed perhaps, or a chat so far."""
+        if self.chats and isinstance(value, list):
+            return value
+        text = label_value(value) or ""
+        return self.labels.get(text, text)
+
     def stream(self, prompt: str, options: Mapping[str, Any] | None = None, *, seed: int | None = None) -> None:
         """Print what is written after a prompt while it is written, the prompt first.
 
@@ -91,23 +106,31 @@ class Generator:
     def configuration(self, options: Mapping[str, Any]) -> tuple[GenerationConfig, int]:
         """The model's own settings with `options` in their place, and the most tokens to be written."""
         known = GenerationConfig().to_dict()
-        unknown = next((name for name in options if name not in known and name != "max_new_tokens"), None)
-        if unknown is not None:
-            raise UserError(f"--{unknown} is no field of GenerationConfig; max_new_tokens, temperature, top_p ... are")
-        chosen = dict(options)
+        for name in options:
+            if name in _NOT_HERE:
+                raise UserError(f"--{name}: {_NOT_HERE[name]}")
+            if name not in known and name != "max_new_tokens":
+                raise UserError(f"--{name} is no field of GenerationConfig; max_new_tokens, temperature, top_p ... are")
+        # Transformers takes 2 for no temperature, and 2.0 for one.
+        chosen = {
+            name: float(value) if name in _REAL and type(value) is int else value for name, value in options.items()
+        }
         new_tokens = chosen.pop("max_new_tokens", _NEW_TOKENS)
         if not isinstance(new_tokens, int) or new_tokens < 1:
             raise UserError(f"--max_new_tokens {new_tokens}: a whole number is needed, one or more")
         if any(name in chosen for name in _SAMPLING):
             chosen.setdefault("do_sample", True)
-        config = GenerationConfig.from_dict({**self.model.generation_config.to_dict(), **chosen})
+        own = self.model.generation_config.to_dict()
+        if not chosen.get("do_sample", own.get("do_sample")):
+            own = {name: value for name, value in own.items() if name not in _SAMPLING}
+        config = GenerationConfig.from_dict({**own, **chosen})
         if config.eos_token_id is None:
             config.eos_token_id = self.tokenizer.eos_token_id
         config.pad_token_id = self.tokenizer.pad_token_id
         config.max_length = None
         try:
             config.validate(strict=True)
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise UserError(f"generation settings: {' '.join(str(error).split())}") from None
         return config, new_tokens
 
@@ -153,7 +176,7 @@ class Generator:
                     tokenizer=self.tokenizer,
                     streamer=streamer,
                 )
-        except ValueError as error:  # settings are checked in many places of transformers
+        except (ValueError, TypeError) as error:  # settings are checked in many places of transformers
             raise UserError(f"generation settings: {' '.join(str(error).split())}") from None
         ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
         of_each = len(output) // len(prompts)
@@ -187,20 +210,16 @@ def load_generator(run_or_model: str, revision: str | None = None) -> Generator:
     Raises:
         UserError: there is none, or it does not write text.
     """
-    path = Path(run_or_model)
-    source, chats = run_or_model, False
-    if path.is_dir() and (path / "recipe.yaml").exists():
-        run = open_run(path)
+    run, source, chats, labels = run_of(run_or_model), run_or_model, False, dict[str, str]()
+    if run is not None:
         recipe = run.recipe()
         if recipe.task != "generate":
-            raise UserError(f"{path}: its task is {recipe.task}, it does not write text; `finetune predict` uses it")
-        if not run.model_directory.is_dir():
-            raise UserError(f"{path}: its training did not finish; choose a run that has a model/ directory")
-        source, chats = str(run.model_directory), recipe.data.messages_column is not None
-    elif not path.exists() and run_or_model.startswith((".", "/", "~", "runs/")):
-        raise UserError(f"{run_or_model}: no such run or model directory")
+            raise UserError(
+                f"{run.path}: its task is {recipe.task}, it does not write text; `finetune predict` uses it"
+            )
+        source, chats, labels = run.trained_model(), recipe.data.messages_column is not None, recipe.data.labels or {}
     tokenizer = load_tokenizer(source, revision, generates=True)
-    return Generator(load_causal_model(source, revision), tokenizer, chats)
+    return Generator(load_causal_model(source, revision), tokenizer, chats, labels=labels)
 
 
 def generate_file(
@@ -226,7 +245,7 @@ def generate_file(
     config, _ = generator.configuration(options or {})
 
     def write(chunk: datasets.Dataset, start: int) -> pa.Table:
-        prompts = ["" if prompt is None else str(prompt) for prompt in chunk[prompt_column]]
+        prompts = [generator.prompt_of(value) for value in chunk[prompt_column]]
         written = generator.generate(prompts, options, seed=None if seed is None else seed + start)
         flat = [(start + i, prompts[i], text) for i, texts in enumerate(written) for text in texts]
         return pa.table(
@@ -241,6 +260,7 @@ def generate_file(
     claim = {
         "source": sha256(source),
         "model": fingerprint(generator.model),
+        "prompt_column": prompt_column,
         "options": dict(options or {}),
         "seed": seed,
     }

@@ -19,7 +19,7 @@ from finetune.errors import UserError
 from finetune.evaluation import predict_outputs, predict_streams, record_scores
 from finetune.models import Floor, load_causal_model, load_model, match_inputs, max_positions, writes_text
 from finetune.recipe import Data, Evaluation, MajorityFloor, Task, TfidfFloor
-from finetune.run import RunDirectory, open_run
+from finetune.run import RunDirectory, open_run, run_of
 from finetune.text import encode_documents, load_tokenizer
 
 _CONTEXT = 1024
@@ -97,28 +97,18 @@ def load_classifier(run_or_model: str, revision: str | None = None) -> Classifie
     Raises:
         UserError: there is none; the floors have no model to load.
     """
-    path = Path(run_or_model)
-    if path.is_dir() and (path / "recipe.yaml").exists():
-        run = open_run(path)
+    run = run_of(run_or_model)
+    if run is not None:
         recipe = run.recipe()
         if recipe.task == "generate":
-            raise UserError(f"{path}: it writes text, it has no labels; `finetune generate` uses it")
+            raise UserError(f"{run.path}: it writes text, it has no labels; `finetune generate` uses it")
         if recipe.task == "masked_lm":
             raise UserError(
-                f"{path}: a pretrained model has no labels yet; fine-tune it: finetune train RECIPE "
+                f"{run.path}: a pretrained model has no labels yet; fine-tune it: finetune train RECIPE "
                 f"--model.model_name_or_path {run.model_directory}"
             )
-        if not run.model_directory.is_dir():
-            what = (
-                f"a {recipe.model.family} floor keeps predictions and scores but no model"
-                if recipe.model.family in ("majority", "tfidf")
-                else "its training did not finish"
-            )
-            raise UserError(f"{path}: {what}; choose a run that has a model/ directory")
-        source, max_length = str(run.model_directory), recipe.text.max_length
-        return _classifier(load_model(source), load_tokenizer(source), max_length)
-    if not path.exists() and run_or_model.startswith((".", "/", "~", "runs/")):
-        raise UserError(f"{run_or_model}: no such run or model directory")
+        source = run.trained_model()
+        return _classifier(load_model(source), load_tokenizer(source), recipe.text.max_length)
     model = load_model(run_or_model, revision)
     tokenizer = load_tokenizer(run_or_model, revision)
     return _classifier(model, tokenizer, min(tokenizer.model_max_length, max_positions(model) or 512))
@@ -130,14 +120,11 @@ def load_language_model(run_or_model: str) -> LanguageModel | None:
     Raises:
         UserError: it cannot be loaded.
     """
-    path, recipe, source = Path(run_or_model), None, run_or_model
-    if (path / "recipe.yaml").exists():
-        run = open_run(path)
-        recipe, source = run.recipe(), str(run.model_directory)
-        if recipe.task != "generate":
-            return None
-    elif not writes_text(source):
+    run = run_of(run_or_model)
+    recipe = run.recipe() if run is not None else None
+    if recipe.task != "generate" if recipe is not None else not writes_text(run_or_model):
         return None
+    source = run.trained_model() if run is not None else run_or_model
     model, tokenizer = load_causal_model(source), load_tokenizer(source, generates=True)
     if recipe is None:
         return LanguageModel(model, tokenizer, min(max_positions(model) or _CONTEXT, _CONTEXT))

@@ -54,7 +54,7 @@ def predict_file(
             columns |= {f"probability_{name}": outputs[:, i] for i, name in enumerate(classifier.labels)}
         return pa.table(columns)
 
-    claim = {"source": sha256(source), "model": fingerprint(classifier.model)}
+    claim = {"source": sha256(source), "model": fingerprint(classifier.model), "text_column": text_column}
     write_in_chunks(rows, output, claim, chunk_rows, label, "predicting", accelerator)
     return len(rows)
 

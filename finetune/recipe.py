@@ -149,7 +149,7 @@ class Text(BaseModel):
     lowercase: bool = False
     """Lower-case the text, for a vocabulary trained here."""
     max_length: PositiveInteger = 128
-    """Texts are cut to this many tokens, special tokens included."""
+    """Texts are cut to this many tokens, special tokens included; documents to generate into windows of so many."""
     subword_sampling_alpha: float | None = Field(default=None, gt=0, le=1)
     """Segment training texts by chance, anew each epoch, with this alpha (0.2, say); for a Unigram such as KoBERT's."""
 
@@ -262,6 +262,8 @@ class DecoderModel(BaseModel):
             raise ValueError("set exactly one of model_name_or_path and from_scratch")
         if self.tuning == "lora" and self.from_scratch is not None:
             raise ValueError("tuning lora needs model_name_or_path: random weights have to be trained")
+        if self.tuning != "lora" and self.lora != Lora():
+            raise ValueError("lora is for tuning lora; set tuning, or leave lora out")
         return self
 
 
@@ -507,6 +509,13 @@ class Recipe(BaseModel):
         return sys.maxsize if is_document else self.text.max_length
 
     def _check_text_task(self) -> None:
+        by_frequency = ("word", "whitespace", "character")
+        is_adaptive = self.model.family == "recurrent" and bool(self.model.adaptive_softmax_cutoffs)
+        if is_adaptive and self.text.tokenizer_name_or_path is None and self.text.unit not in by_frequency:
+            raise ValueError(
+                "model.adaptive_softmax_cutoffs need a vocabulary in the order of frequency: text.unit "
+                f"{', '.join(by_frequency)}"
+            )
         families: dict[Task, tuple[str, ...]] = {"masked_lm": ("encoder",), "generate": ("decoder", "recurrent")}
         if self.model.family not in families[self.task]:
             raise ValueError(
@@ -840,6 +849,7 @@ def _nearest(dotted: str, valid: Sequence[str]) -> str | None:
 
 _FAMILY_CLASSES: dict[str, type[BaseModel]] = {
     "encoder": EncoderModel,
+    "decoder": DecoderModel,
     "recurrent": RecurrentModel,
     "majority": MajorityFloor,
     "tfidf": TfidfFloor,

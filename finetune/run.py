@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ class RunDirectory:
 
     @property
     def scores_file(self) -> Path:
-        """`splits`: per split the metrics with intervals, the count and how often it was scored; `cost`."""
+        """`splits`: per split the metrics with intervals, the count and how often it was scored; `cost`; `samples`."""
         return self.path / "scores.json"
 
     @property
@@ -82,6 +82,22 @@ class RunDirectory:
         """Whether the run went through to its scores."""
         return self.environment_file.exists() and self.environment().get("end") is not None
 
+    def trained_model(self) -> str:
+        """The path of its model.
+
+        Raises:
+            UserError: it has none, or not yet.
+        """
+        if not self.model_directory.is_dir():
+            family = self.recipe().model.family
+            is_floor = family in ("majority", "tfidf")
+            what = f"a {family} floor keeps predictions and scores but no model"
+            raise UserError(
+                f"{self.path}: {what if is_floor else 'its training did not finish'}; choose a run that has a model/ "
+                "directory"
+            )
+        return str(self.model_directory)
+
     def recipe(self) -> Recipe:
         return load_recipe(str(self.recipe_file))
 
@@ -101,6 +117,17 @@ class RunDirectory:
                 for line in lines:
                     yield json.loads(line)
 
+    def samples(self) -> list[dict[str, Any]]:
+        """What a run that learnt to generate wrote; nothing where it kept no samples."""
+        if not self.samples_file.exists():
+            return []
+        # By line feeds alone: a text may hold other characters that end lines.
+        lines = self.samples_file.read_text(encoding="utf-8").split("\n")
+        return [json.loads(line) for line in lines if line]
+
+    def write_samples(self, records: Iterable[Mapping[str, Any]]) -> None:
+        _write_text(self.samples_file, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+
     def write_recipe(self, recipe: Recipe) -> None:
         _write_text(self.recipe_file, dump_recipe(recipe, relative_to=self.path.resolve()))
 
@@ -114,6 +141,20 @@ class RunDirectory:
             raise UserError(f"{self.path}: no {file.name}; the run did not finish, train it again") from None
         except json.JSONDecodeError as error:
             raise UserError(f"{file}: damaged at line {error.lineno}; train the run again") from None
+
+
+def run_of(run_or_model: str) -> RunDirectory | None:
+    """The run that a RUN|MODEL names; None for a model directory, an embedded model or a Hub id.
+
+    Raises:
+        UserError: a path of which nothing is there.
+    """
+    path = Path(run_or_model)
+    if path.is_dir() and (path / "recipe.yaml").exists():
+        return RunDirectory(path)
+    if not path.exists() and run_or_model.startswith((".", "/", "~", "runs/")):
+        raise UserError(f"{run_or_model}: no such run or model directory")
+    return None
 
 
 def create_run(path: Path, *, overwrite: bool = False) -> RunDirectory:

@@ -16,6 +16,7 @@ from finetune.evaluation import metrics
 from finetune.generate import Generator, Prompt
 from finetune.recipe import Recipe
 from finetune.run import RunDirectory
+from finetune.text.causal import answers
 
 
 def write_samples(
@@ -37,13 +38,16 @@ def write_samples(
     options = {"do_sample": True, **settings.model_dump(exclude={"samples"})}
     generator = Generator(model.eval(), tokenizer, chats, recipe.evaluation.batch_size)
     written = [texts[0] for texts in generator.generate(prompts, options, seed=recipe.data.split_seed)]
-    with run.samples_file.open("w", encoding="utf-8") as lines:
-        for row_id, prompt, text, reference in zip(column(rows, "id"), prompts, written, references, strict=True):
-            record = {"id": row_id, "prompt": prompt, "text": text.text, "stopped": text.stopped}
-            lines.write(json.dumps({**record, "reference": reference}, ensure_ascii=False) + "\n")
+    run.write_samples(
+        {"id": row_id, "prompt": prompt, "text": text.text, "stopped": text.stopped, "reference": reference}
+        for row_id, prompt, text, reference in zip(column(rows, "id"), prompts, written, references, strict=True)
+    )
     texts = [text.text.strip() for text in written]
     values = _compute(metrics.Variety, predictions=texts)
-    values |= _compute(metrics.Copies, predictions=texts, training_texts=column(splits.train, "text"))
+    training_texts: list[str] = column(splits.train, "text")
+    if chats:
+        training_texts = [answer for text in training_texts for answer in answers(text)]
+    values |= _compute(metrics.Copies, predictions=texts, training_texts=training_texts)
     values["stopped"] = float(np.mean([text.stopped for text in written]))
     if chats or recipe.data.prompt_column is not None:
         for metric in (metrics.Bleu, metrics.Chrf, metrics.Rouge):

@@ -45,7 +45,7 @@ WRITERS: dict[str, dict[str, Any]] = {
     "lstm-adaptive": {
         "family": "recurrent",
         "cell": "lstm",
-        "adaptive_softmax_cutoffs": [30, 100],
+        "adaptive_softmax_cutoffs": [20, 30],
         "embedding_size": 64,
         "hidden_size": 128,
         "tie_embeddings": False,
@@ -126,7 +126,12 @@ def writing_recipe(directory: Path, name: str, **sections: Any) -> dict[str, Any
         "output_dir": str(directory / "runs"),
         "task": "generate",
         "data": {"train_file": pairs, "validation_file": pairs, "test_file": pairs, "prompt_column": "prompt"},
-        "text": {"vocabulary_size": 300, "min_frequency": 1, "max_length": CONTEXT},
+        "text": {
+            "vocabulary_size": 300,
+            "min_frequency": 1,
+            "max_length": CONTEXT,
+            "unit": "whitespace" if "adaptive" in name else "subword",
+        },
         "model": model,
         "training": {
             "num_train_epochs": epochs,

@@ -2,8 +2,9 @@
 
 Loss per token, and its exponential, the perplexity, depend on how a tokenizer cuts the text: they compare only between
 models of one vocabulary. Bits per byte and per character divide by the text that the predicted tokens stand for. Of
-whole documents they are fair to every vocabulary, once text that became unknown tokens is paid for; where tokens are
-hidden one by one, they still depend on the tokenizer, whose other tokens are shown.
+whole documents they are fair to every vocabulary, once text that became unknown tokens is paid for; what a tokenizer
+drops without a trace, the case of letters or the spaces between words, is not. Where tokens are hidden one by one, they
+still depend on the tokenizer, whose other tokens are shown.
 """
 
 from collections.abc import Callable

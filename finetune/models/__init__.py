@@ -18,7 +18,7 @@ from transformers import (
 
 from finetune.errors import UserError
 from finetune.models.adapters import merge_adapter
-from finetune.models.decoder import build_decoder
+from finetune.models.decoder import build_decoder, refuse_encoder
 from finetune.models.encoder import build_encoder, head
 from finetune.models.floors import Floor
 from finetune.models.pretrained import LOADING_ERRORS, max_positions
@@ -127,6 +127,7 @@ def load_causal_model(name_or_path: str | Path, revision: str | None = None) -> 
     name = str(name_or_path)
     auto_class: Any = AutoModelForCausalLM
     try:
+        refuse_encoder(AutoConfig.from_pretrained(local_name(name), revision=revision), name)
         model, loading = auto_class.from_pretrained(
             local_name(name), revision=revision, dtype=torch.float32, output_loading_info=True
         )

@@ -1,9 +1,8 @@
 """LoRA adapters (Hu et al. 2021, arXiv:2106.09685) by peft: small matrices are trained beside weights that stay."""
 
-import json
 import warnings
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
@@ -47,11 +46,7 @@ def merge_adapter(model: nn.Module, directory: Path | None) -> PreTrainedModel:
     if not isinstance(model, PeftModel):
         return cast("PreTrainedModel", model)
     if directory is not None:
-        base = model.peft_config["default"].base_model_name_or_path
-        model.save_pretrained(str(directory))
+        # Asked whether to save embeddings, peft would look for the base on the Hub.
+        model.save_pretrained(str(directory), save_embedding_layers=False)
         (directory / "README.md").unlink(missing_ok=True)  # peft's own is a form with nothing filled in
-        file = directory / "adapter_config.json"
-        config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        config["base_model_name_or_path"] = base
-        file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return cast("PreTrainedModel", model.merge_and_unload())

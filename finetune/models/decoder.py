@@ -4,6 +4,7 @@ from typing import Any
 
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_MASKED_LM_MAPPING,
     AutoModelForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
@@ -12,6 +13,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from finetune.errors import UserError
 from finetune.models.adapters import add_lora
 from finetune.models.pretrained import check_fit, load_pretrained, set_dropout
 from finetune.recipe import DecoderModel
@@ -45,11 +47,15 @@ def build_decoder(
         return GPT2LMHeadModel(scratch)
 
     def prepare(config: PreTrainedConfig, name: str) -> None:
+        refuse_encoder(config, name)
         set_dropout(config, model.dropout)
 
-    decoder, _ = load_pretrained(
+    decoder, loading = load_pretrained(
         model, AutoModelForCausalLM, MODEL_FOR_CAUSAL_LM_MAPPING, "causal language-model", prepare, attention
     )
+    if loading["missing_keys"]:
+        lacking = min(loading["missing_keys"])
+        raise UserError(f"model {model.model_name_or_path!r}: no weights for {lacking}: it was not trained to write")
     check_fit(decoder, tokenizer, max_length, str(model.model_name_or_path))
     # What generates has to know when to stop, and what to fill a batch with.
     for settings in (decoder.config, decoder.generation_config):
@@ -58,6 +64,29 @@ def build_decoder(
             # Chat models have several end tokens.
             if not (isinstance(own, list) and token in own):
                 setattr(settings, name, token)
+    _mend_sampling(decoder)
     if model.tuning == "lora":
         return add_lora(decoder, model.lora, str(model.model_name_or_path), model.revision)
     return decoder
+
+
+def refuse_encoder(config: PreTrainedConfig, name: str) -> None:
+    """Refuse a BERT-type encoder, which transformers would load with a head of its own and let see what it is to find.
+
+    Raises:
+        UserError: it is one.
+    """
+    if type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False):
+        raise UserError(
+            f"model {name!r}: {config.model_type} reads in both directions, so each place would see the token that it "
+            "is to predict; choose a GPT-style model"
+        )
+
+
+def _mend_sampling(decoder: PreTrainedModel) -> None:
+    """Checkpoints that ship a temperature but do not say to sample can be loaded, and not saved again."""
+    settings = decoder.generation_config
+    if settings is not None and not settings.do_sample:
+        for name in ("temperature", "top_k", "top_p", "min_p", "typical_p"):
+            if getattr(settings, name, None) is not None:
+                setattr(settings, name, None)

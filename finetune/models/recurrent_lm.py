@@ -39,8 +39,8 @@ class RecurrentCausalLMOutput(ModelOutput):
 class AdaptiveHead(nn.Module):
     """Adaptive softmax (Grave et al. 2017, arXiv:1609.04309): rare tokens get few dimensions, and seldom a look.
 
-    Tokens are taken to be in the order of their frequency, as vocabularies trained here are. The clusters that begin at
-    the cutoffs have a fourth of the dimensions of the one before.
+    Tokens are taken to be in the order of their frequency, as vocabularies of words and characters are that are trained
+    here. The clusters that begin at the cutoffs have a fourth of the dimensions of the one before.
     """
 
     takes_targets = True
@@ -52,9 +52,13 @@ class AdaptiveHead(nn.Module):
 
     def forward(self, states: Tensor, targets: Tensor | None = None) -> Tensor:
         """Log probabilities, (..., vocabulary), of states (..., size); with targets, (n,), losses of (n, size)."""
-        if targets is not None:
-            return -self.softmax(states, targets).output
-        return self.softmax.log_prob(states.flatten(0, -2)).unflatten(0, states.shape[:-1])
+        # PyTorch's module mixes its input's precision with that of autocast.
+        with torch.autocast(states.device.type, enabled=False):
+            if targets is None:
+                return self.softmax.log_prob(states.float().flatten(0, -2)).unflatten(0, states.shape[:-1])
+            losses = -self.softmax(states.float(), targets).output
+            # A cluster that no target is in gets a gradient all the same, of zero: processes wait for each other's.
+            return losses + 0.0 * torch.stack([weight.sum() for weight in self.softmax.tail.parameters()]).sum()
 
 
 class RecurrentForCausalLM(RecurrentPreTrainedModel, GenerationMixin):
@@ -66,7 +70,10 @@ class RecurrentForCausalLM(RecurrentPreTrainedModel, GenerationMixin):
         super().__init__(config)
         if config.bidirectional:
             raise ValueError("a language model reads from left to right; bidirectional must be false")
-        self.embedding = nn.Embedding(config.vocab_size, config.embedding_size, padding_idx=config.pad_token_id)
+        # Where texts end in the token that pads, its embedding has to be learnt.
+        is_mere_padding = config.pad_token_id not in (config.bos_token_id, config.eos_token_id)
+        padding = config.pad_token_id if is_mere_padding else None
+        self.embedding = nn.Embedding(config.vocab_size, config.embedding_size, padding_idx=padding)
         sizes = [config.embedding_size, *[config.hidden_size] * config.num_hidden_layers]
         if config.tie_word_embeddings:
             sizes[-1] = config.embedding_size

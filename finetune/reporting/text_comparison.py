@@ -31,6 +31,8 @@ from finetune.run import RunDirectory
 _SAMPLES = 2000
 _CONFIDENCE = 0.95
 _SHOWN_SAMPLES = 10
+_BYTES = 3
+"""The place of the bytes among `language.SUMS`."""
 
 
 @dataclass(frozen=True)
@@ -100,9 +102,16 @@ def read_text_comparison(directories: Sequence[RunDirectory], paths: Sequence[Pa
     names = display_names(paths)
     values = [test["metrics"]["bits_per_byte"]["value"] for test in tests]
     order = sorted(range(len(tests)), key=lambda i: (values[i], names[i]))
-    draws = _draws([_sums(directories[i]) for i in order])
+    sums = [_sums(directories[i]) for i in order]
+    for place, i in enumerate(order):
+        if not np.array_equal(sums[place][:, _BYTES], sums[0][:, _BYTES]):
+            raise UserError(
+                f"{directories[order[0]].path} and {directories[i].path} were scored on different parts of the test "
+                "rows: text.max_length cuts answers at different places; train both with one that is long enough"
+            )
+    draws = _draws(sums)
     runs = [
-        _summarize(directories[i], names[i], tests[i], values[i] - values[order[0]], draws[:, place] - draws[:, 0])
+        _summarize(directories[i], names[i], tests[i], draws[:, place], values[i] - values[order[0]], draws[:, 0])
         for place, i in enumerate(order)
     ]
     recipe = directories[0].recipe()
@@ -139,24 +148,37 @@ def _draws(sums: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
 
 
 def _summarize(
-    run: RunDirectory, name: str, test: Mapping[str, Any], behind: float, draws: NDArray[np.float64]
+    run: RunDirectory,
+    name: str,
+    test: Mapping[str, Any],
+    draws: NDArray[np.float64],
+    behind: float,
+    draws_of_best: NDArray[np.float64],
 ) -> TextRun:
     scores = run.scores()
     cost = scores.get("cost", {})
-    tail = (1 - _CONFIDENCE) / 2
-    low, high = np.quantile(draws, [tail, 1 - tail])
+    metrics = {key: Metric(**values) for key, values in test["metrics"].items()}
+    # By the same draws as the leads, whatever the run's own recipe asked for.
+    metrics["bits_per_byte"] = _interval(test["metrics"]["bits_per_byte"]["value"], draws)
+    gaps = draws - draws_of_best
     return TextRun(
         name=name,
         model=_describe(run.recipe().model),
         vocabulary=str(run.data().get("tokenizer_sha256")),
-        metrics={key: Metric(**values) for key, values in test["metrics"].items()},
-        lead=Metric(behind, float(low), float(high)) if draws.any() else None,
+        metrics=metrics,
+        lead=_interval(behind, gaps) if gaps.any() else None,
         samples=scores.get("samples", {}).get("metrics", {}),
         times_scored=test.get("times_scored", 1),
         parameters=cost.get("parameters"),
         trainable_parameters=cost.get("trainable_parameters"),
         training_seconds=cost.get("training_seconds"),
     )
+
+
+def _interval(value: float, draws: NDArray[np.float64]) -> Metric:
+    tail = (1 - _CONFIDENCE) / 2
+    low, high = np.quantile(draws, [tail, 1 - tail])
+    return Metric(value, float(low), float(high))
 
 
 def _describe(model: Model) -> str:
@@ -169,10 +191,7 @@ def _describe(model: Model) -> str:
 
 def _samples(directories: Sequence[RunDirectory]) -> tuple[SampledRow, ...]:
     """Rows that every run wrote to, the first few."""
-    written: list[dict[str, dict[str, Any]]] = []
-    for run in directories:
-        lines = run.samples_file.read_text(encoding="utf-8").splitlines() if run.samples_file.exists() else []
-        written.append({record["id"]: record for record in map(json.loads, lines)})
+    written = [{record["id"]: record for record in run.samples()} for run in directories]
     shared = [row_id for row_id in written[0] if all(row_id in of_run for of_run in written)]
     return tuple(
         SampledRow(

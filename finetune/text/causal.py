@@ -146,6 +146,11 @@ def encode_documents(
     )
 
 
+def answers(chat: str) -> list[str]:
+    """What the assistant says in a chat, which is JSON."""
+    return [message["content"] for message in json.loads(chat) if message["role"] == "assistant"]
+
+
 def _row_parts(
     batch: Mapping[str, Sequence[Any]], tokenizer: PreTrainedTokenizerBase, *, chats: bool
 ) -> list[list[_Part]]:

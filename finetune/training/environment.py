@@ -91,7 +91,7 @@ def _computes_bf16(recipe: Recipe) -> bool:
     # On a processor only matrix products gain from bf16, where it has the instructions; recurrent cells do not.
     capabilities = torch.cpu.get_capabilities()
     has_instructions = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-    return isinstance(recipe.model, EncoderModel) and has_instructions
+    return isinstance(recipe.model, EncoderModel | DecoderModel) and has_instructions
 
 
 def _available_threads() -> int:

@@ -89,7 +89,7 @@ def train(
         # Before anything is written: what does not fit together leaves no run behind.
         model, tokenizer = _start(recipe, splits)
         vocabulary = fingerprint(tokenizer) if tokenizer is not None else None
-        findings = examine_splits(splits, tokenizer, recipe.text_limit)
+        findings = examine_splits(splits, tokenizer, recipe.text_limit, chats=recipe.data.messages_column is not None)
         for line in summarize(findings):
             say(f"  {line}", main_process=main)
         surroundings = environment.describe(recipe, accelerator, command)
@@ -165,7 +165,9 @@ def _train_model(
 ) -> dict[str, Any]:
     """Train, keep and score a neural model; returns what it cost."""
     main = accelerator.is_main_process
-    encoded = {split: _encode(split, recipe, splits, tokenizer) for split in ("train", "validation")}
+    # A chat that the model's template cannot write must not show at the end only.
+    early = ("train", "validation", "test") if recipe.data.messages_column else ("train", "validation")
+    encoded = {split: _encode(split, recipe, splits, tokenizer) for split in early}
     say(f"{recipe.name}: {_parameter_count(raw_model):,} parameters, {len(tokenizer):,} tokens", main_process=main)
     trainable = sum(p.numel() for p in raw_model.parameters() if p.requires_grad)
     model, state = _fit(raw_model, recipe, encoded, tokenizer, run, accelerator, goes_on=goes_on)

@@ -60,12 +60,14 @@ VARIANTS = {
     "two-processes-masked": Variant("encoder", {"micro_batch_size": 4}, processes=2, task="masked_lm"),
     "decoder": Variant("gpt2-scratch", task="generate"),
     "lora": Variant("llama", task="generate"),
+    "two-processes-lora": Variant("gpt2", processes=2, task="generate"),
+    "two-processes-adaptive": Variant("lstm-adaptive", processes=2, task="generate"),
     "stream": Variant("gru-stacked", {"truncated_bptt": 7, "micro_batch_size": 8}, task="generate"),
     "two-processes-stream": Variant("lstm", {"truncated_bptt": 7}, processes=2, task="generate"),
     "two-processes": Variant("bilstm-stacked", {}, processes=2),
     "two-processes-accumulation": Variant("encoder", {"micro_batch_size": 4}, processes=2),
 }
-"""Every family and option that exists; a later family joins by one line."""
+"""Every family, and the options that a resume depends on; a later family joins by one line."""
 
 
 def write_recipe(directory: Path, variant: Variant) -> Path:
@@ -85,8 +87,11 @@ def write_recipe(directory: Path, variant: Variant) -> Path:
         model = {"family": "decoder", "model_name_or_path": str(base), "tuning": "lora", "lora": {"dropout": 0.1}}
     else:
         model = (WRITERS if variant.task == "generate" else MODELS)[variant.model]
+    is_writing_rnn = variant.task == "generate" and model["family"] == "recurrent"
     write_rows = write_ratings if variant.task == "rate" else write_csv
     text: dict[str, Any] = {"vocabulary_size": 300, "max_length": 32}
+    if "adaptive" in variant.model:
+        text["unit"] = "whitespace"
     if variant.sampling:
         layout = write_split_layout(directory / "tokenizer")
         text = {"tokenizer_name_or_path": str(layout), "subword_sampling_alpha": 0.2, "max_length": 32}
@@ -96,7 +101,11 @@ def write_recipe(directory: Path, variant: Variant) -> Path:
             "task": variant.task,
             "data": {"train_file": str(write_rows(directory / "reviews.csv", 400))},
             "text": text,
-            "model": {**model, "dropout": 0.2},
+            "model": {
+                **model,
+                "dropout": 0.2,
+                **({"weight_dropout": 0.2, "token_dropout": 0.1} if is_writing_rnn else {}),
+            },
             "training": training,
             "evaluation": {"bootstrap_samples": 100},
         }
@@ -135,12 +144,18 @@ def outcome(run: Path) -> dict[str, Any]:
     log = [json.loads(line) for line in (run / "train_log.jsonl").read_text(encoding="utf-8").splitlines()]
     scores = json.loads((run / "scores.json").read_text(encoding="utf-8"))["splits"]
     return {
-        "weights": hashlib.sha256((run / "model" / "model.safetensors").read_bytes()).hexdigest(),
-        "predictions": hashlib.sha256((run / "predictions" / "test.parquet").read_bytes()).hexdigest(),
+        "weights": _sha256(run / "model" / "model.safetensors"),
+        "predictions": _sha256(run / "predictions" / "test.parquet"),
         "log": [{key: value for key, value in record.items() if key != "seconds"} for record in log],
         "scores": scores,
+        "samples": (run / "samples.jsonl").read_text(encoding="utf-8") if (run / "samples.jsonl").exists() else None,
+        "adapter": _sha256(run / "adapter" / "adapter_model.safetensors"),
         "world_size": json.loads((run / "environment.json").read_text(encoding="utf-8"))["world_size"],
     }
+
+
+def _sha256(path: Path) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
 
 
 def wait_for(condition: Any, process: subprocess.Popen[str], timeout: float = 180.0) -> None:

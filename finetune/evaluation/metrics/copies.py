@@ -1,4 +1,4 @@
-"""How many written texts stand in the training text."""
+"""How many written texts are training texts."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,11 +10,11 @@ from finetune.data.splits import normalized_key
 
 
 class Copies(evaluate.Metric):
-    """The share of texts that stand in the training text, spacing, case and punctuation aside."""
+    """The share of texts that are a training text as a whole, spacing, case and punctuation aside."""
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
-            description="The share of texts that stand in the training text, spacing, case and punctuation aside.",
+            description="The share of texts that are a training text as a whole, spacing, case and punctuation aside.",
             citation="",
             inputs_description="predictions: the texts; training_texts: what the model learnt from.",
             features=datasets.Features({"predictions": datasets.Value("string")}),
