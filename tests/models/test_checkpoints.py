@@ -127,13 +127,13 @@ def test_a_checkpoint_that_lacks_tensors_of_the_encoder_is_refused(checkpoints, 
         {name: tensor for name, tensor in weights.items() if "layer.1" not in name}, broken / "model.safetensors",
         metadata={"format": "pt"},
     )  # fmt: skip
-    with pytest.raises(UserError, match=r"16 tensors of the encoder are missing .*bert\.encoder\.layer\.1\.") as caught:
+    with pytest.raises(UserError, match=r"16 tensors of the model are missing .*bert\.encoder\.layer\.1\.") as caught:
         build(broken)
     assert "would start from random values" in str(caught.value)
     config = json.loads((source / "config.json").read_text())
     (broken / "config.json").write_text(json.dumps({**config, "intermediate_size": 32}))
     (broken / "model.safetensors").write_bytes((source / "model.safetensors").read_bytes())
-    with pytest.raises(UserError, match="tensors of the encoder are missing there or have another shape"):
+    with pytest.raises(UserError, match="tensors of the model are missing there or have another shape"):
         build(broken)
 
 
