@@ -103,6 +103,7 @@ def test_every_file_and_recipe_that_it_names_exists():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # on the one core of a worker, the set-up before it
 def test_the_quickstart_command_in_a_fresh_clone(tmp_path):
     """`bash scripts/quickstart.sh` from a clean checkout: set-up, runs, report; the second time it is quick."""
     clone = tmp_path / "clone"
@@ -121,7 +122,7 @@ def test_the_quickstart_command_in_a_fresh_clone(tmp_path):
     assert setup.returncode == 0, setup.stderr
     assert "to download" in setup.stdout.splitlines()[0]
     done = subprocess.run(
-        ["bash", "scripts/quickstart.sh"], cwd=clone, capture_output=True, text=True, timeout=540, check=False
+        ["bash", "scripts/quickstart.sh"], cwd=clone, capture_output=True, text=True, timeout=900, check=False
     )
     assert done.returncode == 0, done.stderr
     assert "Setting up" not in done.stdout
