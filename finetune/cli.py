@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from finetune import __version__
@@ -350,15 +351,13 @@ def _generate(options: argparse.Namespace, rest: Sequence[str]) -> None:
 
 def _prompt_and_options(rest: Sequence[str]) -> tuple[str, list[tuple[str, str]]]:
     """The prompt, wherever it stands among the flags, and these as (name, value)."""
-    words, prompts, flags = list(rest), list[str](), list[str]()
-    while words:
-        word = words.pop(0)
-        if not word.startswith("--"):
+    prompts, flags = [], []
+    words = iter(rest)
+    for word in words:
+        if word.startswith("--"):
+            flags += [word] if "=" in word else [word, *islice(words, 1)]
+        else:
             prompts.append(word)
-            continue
-        flags.append(word)
-        if "=" not in word and words:
-            flags.append(words.pop(0))
     if len(prompts) > 1:
         raise UserError(
             f"one prompt is needed, not {len(prompts)}; put it in quotes, or several into a file: --input FILE"

@@ -73,7 +73,7 @@ def diagnose(recipe: Recipe) -> Report:
         return examine({"rows": rows}, labels, {"rows": dropped}, tokenizer, text.max_length)
     splits = load_splits(data, recipe.task)
     tokenizer = None if is_floor else build_tokenizer(recipe, splits)
-    return examine_splits(splits, tokenizer, recipe.text_limit, chats=data.messages_column is not None)
+    return examine_splits(splits, tokenizer, recipe.text_limit, chats=data.holds_chats)
 
 
 def examine_splits(

@@ -15,16 +15,15 @@ from accelerate.utils import set_seed
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, TextStreamer
 
 from finetune.data.sources import FileOptions, read_file
-from finetune.data.splits import label_value
+from finetune.data.splits import prompt_text
 from finetune.errors import UserError
-from finetune.models import load_causal_model, max_positions
+from finetune.models import SAMPLING_FIELDS, load_causal_model, max_positions
 from finetune.predict_file import check_output, fingerprint, sha256, write_in_chunks
 from finetune.run import run_of
 from finetune.text import load_tokenizer
 from finetune.text.causal import chat_ids, prompt_ids
 
 _NEW_TOKENS = 100
-_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
 _REAL = ("temperature", "top_p", "repetition_penalty", "length_penalty", "encoder_repetition_penalty", "guidance_scale")
 _NOT_HERE = {
     "max_length": "say how many tokens are to be written with --max_new_tokens",
@@ -87,8 +86,7 @@ class Generator:
         """A value of a prompt column as training read it: a text or number, renamed perhaps, or a chat so far."""
         if self.chats and isinstance(value, list):
             return value
-        text = label_value(value) or ""
-        return self.labels.get(text, text)
+        return prompt_text(value, self.labels)
 
     def stream(self, prompt: str, options: Mapping[str, Any] | None = None, *, seed: int | None = None) -> None:
         """Print what is written after a prompt while it is written, the prompt first.
@@ -118,11 +116,11 @@ class Generator:
         new_tokens = chosen.pop("max_new_tokens", _NEW_TOKENS)
         if not isinstance(new_tokens, int) or new_tokens < 1:
             raise UserError(f"--max_new_tokens {new_tokens}: a whole number is needed, one or more")
-        if any(name in chosen for name in _SAMPLING):
+        if any(name in chosen for name in SAMPLING_FIELDS):
             chosen.setdefault("do_sample", True)
         own = self.model.generation_config.to_dict()
         if not chosen.get("do_sample", own.get("do_sample")):
-            own = {name: value for name, value in own.items() if name not in _SAMPLING}
+            own = {name: value for name, value in own.items() if name not in SAMPLING_FIELDS}
         config = GenerationConfig.from_dict({**own, **chosen})
         if config.eos_token_id is None:
             config.eos_token_id = self.tokenizer.eos_token_id
@@ -159,7 +157,7 @@ class Generator:
         config: GenerationConfig,
         new_tokens: int,
         streamer: TextStreamer | None = None,
-    ) -> Iterator[list[Written]]:
+    ) -> list[list[Written]]:
         longest = max(len(ids) for ids in prompts)
         pad = self.tokenizer.pad_token_id
         device = self.model.device
@@ -183,7 +181,7 @@ class Generator:
         texts = [
             self._written(prompts[number // of_each], ids[longest:].tolist(), ends) for number, ids in enumerate(output)
         ]
-        return iter([texts[i : i + of_each] for i in range(0, len(texts), of_each)])
+        return [texts[i : i + of_each] for i in range(0, len(texts), of_each)]
 
     def _written(self, prompt: Sequence[int], ids: list[int], ends: Sequence[int]) -> Written:
         end = next((number for number, token in enumerate(ids) if token in ends), None)
@@ -217,7 +215,7 @@ def load_generator(run_or_model: str, revision: str | None = None) -> Generator:
             raise UserError(
                 f"{run.path}: its task is {recipe.task}, it does not write text; `finetune predict` uses it"
             )
-        source, chats, labels = run.trained_model(), recipe.data.messages_column is not None, recipe.data.labels or {}
+        source, chats, labels = run.trained_model(), recipe.data.holds_chats, recipe.data.labels or {}
     tokenizer = load_tokenizer(source, revision, generates=True)
     return Generator(load_causal_model(source, revision), tokenizer, chats, labels=labels)
 

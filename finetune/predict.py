@@ -1,6 +1,5 @@
 """The one way to use a trained model: a run directory or a model becomes `classify(texts)`, or is scored on rows."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from finetune import tasks
 from finetune.data import load_file, load_splits
 from finetune.data.splits import column, label_array
 from finetune.errors import UserError
-from finetune.evaluation import predict_outputs, predict_streams, record_scores
+from finetune.evaluation import predict_outputs, record_scores
 from finetune.models import Floor, load_causal_model, load_model, match_inputs, max_positions, writes_text
 from finetune.recipe import Data, Evaluation, MajorityFloor, Task, TfidfFloor
 from finetune.run import RunDirectory, open_run, run_of
@@ -69,7 +68,7 @@ class LanguageModel:
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    max_length: int
+    max_length: int | None
     """Longer documents are cut into windows of so many tokens."""
     chats: bool = False
     stream_length: int | None = None
@@ -80,14 +79,11 @@ class LanguageModel:
 
     def evaluate_rows(self, rows: datasets.Dataset) -> tuple[NDArray[Any], NDArray[np.float64]]:
         """`causal.SIZES` of each row, (rows, 4), and the sums of its predicted tokens, (rows, 2)."""
-        is_stream = self.stream_length is not None
-        max_length = sys.maxsize if is_stream else self.max_length
-        encoded = encode_documents(rows, self.tokenizer, max_length, chats=self.chats)
+        encoded = encode_documents(rows, self.tokenizer, self.max_length, chats=self.chats)
         accelerator = Accelerator(cpu=self.model.device.type == "cpu")
-        if self.stream_length is not None:
-            outputs = predict_streams(self.model, encoded, accelerator, self.batch_size, self.stream_length)
-        else:
-            outputs = predict_outputs(self.model, encoded, self.tokenizer, accelerator, self.batch_size)
+        outputs = predict_outputs(
+            self.model, encoded, self.tokenizer, accelerator, self.batch_size, stream_length=self.stream_length
+        )
         return tasks.document_sizes(encoded), outputs
 
 
@@ -121,18 +117,21 @@ def load_language_model(run_or_model: str) -> LanguageModel | None:
         UserError: it cannot be loaded.
     """
     run = run_of(run_or_model)
-    recipe = run.recipe() if run is not None else None
-    if recipe.task != "generate" if recipe is not None else not writes_text(run_or_model):
-        return None
-    source = run.trained_model() if run is not None else run_or_model
-    model, tokenizer = load_causal_model(source), load_tokenizer(source, generates=True)
-    if recipe is None:
+    if run is None:
+        if not writes_text(run_or_model):
+            return None
+        model, tokenizer = load_causal_model(run_or_model), load_tokenizer(run_or_model, generates=True)
         return LanguageModel(model, tokenizer, min(max_positions(model) or _CONTEXT, _CONTEXT))
+    recipe = run.recipe()
+    if recipe.task != "generate":
+        return None
+    source = run.trained_model()
+    model, tokenizer = load_causal_model(source), load_tokenizer(source, generates=True)
     return LanguageModel(
         model,
         tokenizer,
-        recipe.text.max_length,
-        recipe.data.messages_column is not None,
+        recipe.window_length,
+        recipe.data.holds_chats,
         recipe.training.truncated_bptt,
         recipe.evaluation.batch_size,
     )

@@ -118,6 +118,11 @@ class Data(BaseModel):
     max_test_rows: PositiveInteger | None = None
     """Test on this many rows only."""
 
+    @property
+    def holds_chats(self) -> bool:
+        """Whether a row is a chat rather than a text."""
+        return self.messages_column is not None
+
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if (self.dataset_name is None) == (self.train_file is None):
@@ -126,7 +131,7 @@ class Data(BaseModel):
             raise ValueError("validation_file and test_file go with train_file, not with dataset_name")
         if self.dataset_name is not None and self.more_train_files:
             raise ValueError("more_train_files goes with train_file, not with dataset_name")
-        if self.messages_column is not None and (self.prompt_column or self.text_pair_column):
+        if self.holds_chats and (self.prompt_column or self.text_pair_column):
             raise ValueError("messages_column holds whole chats; leave prompt_column and text_pair_column out")
         if self.labels is not None and len(set(self.labels.values())) < 2:
             raise ValueError("labels needs at least two names")
@@ -205,21 +210,21 @@ class Lora(BaseModel):
     """The names of the layers that get adapters; without any, all linear layers but the output."""
 
 
-class EncoderModel(BaseModel):
-    """A BERT-family encoder with the head of the task."""
+class _TransformerModel(BaseModel):
+    """What encoders and decoders have in common: what they start from, dropout and attention."""
 
     model_config = TYPED
 
-    family: Literal["encoder"] = "encoder"
+    family: str
     """The kind of model."""
     model_name_or_path: str | None = None
     """A model of the Hub, a local directory or an embedded model (`embedded:mini-bert-ko`) to start from."""
     revision: str | None = None
     """The revision (branch, tag or commit) of a Hub model."""
     from_scratch: TransformerSizes | None = None
-    """Start from random weights instead, a BERT of these sizes."""
-    tuning: Literal["full", "frozen"] = "full"
-    """What is trained: `full` is every weight, `frozen` only the new head on an encoder that stays as it was."""
+    """Start from random weights instead, a BERT or for `generate` a GPT-2 of these sizes."""
+    tuning: str = "full"
+    """What is trained."""
     dropout: Fraction | None = None
     """The dropout rate; without one, the checkpoint's own."""
     attn_implementation: Literal["auto", "eager", "sdpa"] = "auto"
@@ -229,39 +234,32 @@ class EncoderModel(BaseModel):
     def _one_start(self) -> Self:
         if (self.model_name_or_path is None) == (self.from_scratch is None):
             raise ValueError("set exactly one of model_name_or_path and from_scratch")
-        if self.tuning == "frozen" and self.from_scratch is not None:
-            raise ValueError("tuning frozen needs model_name_or_path: random weights have to be trained")
+        if self.tuning != "full" and self.from_scratch is not None:
+            raise ValueError(f"tuning {self.tuning} needs model_name_or_path: random weights have to be trained")
         return self
 
 
-class DecoderModel(BaseModel):
-    """A GPT-type decoder that writes text."""
+class EncoderModel(_TransformerModel):
+    """A BERT-family encoder with the head of the task."""
 
-    model_config = TYPED
+    family: Literal["encoder"] = "encoder"
+    """The kind of model."""
+    tuning: Literal["full", "frozen"] = "full"
+    """What is trained: `full` is every weight, `frozen` only the new head on an encoder that stays as it was."""
+
+
+class DecoderModel(_TransformerModel):
+    """A GPT-type decoder that writes text."""
 
     family: Literal["decoder"] = "decoder"
     """The kind of model."""
-    model_name_or_path: str | None = None
-    """A model of the Hub, a local directory or an embedded model (`embedded:mini-gpt-ko`) to start from."""
-    revision: str | None = None
-    """The revision (branch, tag or commit) of a Hub model."""
-    from_scratch: TransformerSizes | None = None
-    """Start from random weights instead, a GPT-2 of these sizes."""
     tuning: Literal["full", "lora"] = "full"
     """What is trained: `full` is every weight, `lora` small adapters beside weights that stay as they were."""
     lora: Lora = Lora()
     """The adapters of tuning lora."""
-    dropout: Fraction | None = None
-    """The dropout rate; without one, the checkpoint's own."""
-    attn_implementation: Literal["auto", "eager", "sdpa"] = "auto"
-    """The attention code; `auto` is `eager` for bf16 without a GPU, where the backward pass of `sdpa` is slow."""
 
     @model_validator(mode="after")
-    def _one_start(self) -> Self:
-        if (self.model_name_or_path is None) == (self.from_scratch is None):
-            raise ValueError("set exactly one of model_name_or_path and from_scratch")
-        if self.tuning == "lora" and self.from_scratch is not None:
-            raise ValueError("tuning lora needs model_name_or_path: random weights have to be trained")
+    def _adapters_are_asked_for(self) -> Self:
         if self.tuning != "lora" and self.lora != Lora():
             raise ValueError("lora is for tuning lora; set tuning, or leave lora out")
         return self
@@ -505,8 +503,13 @@ class Recipe(BaseModel):
     @property
     def text_limit(self) -> int:
         """The tokens at which a text is cut; of documents, which are cut into windows, nothing is lost."""
-        is_document = self.task == "generate" and not (self.data.prompt_column or self.data.messages_column)
+        is_document = self.task == "generate" and not (self.data.prompt_column or self.data.holds_chats)
         return sys.maxsize if is_document else self.text.max_length
+
+    @property
+    def window_length(self) -> int | None:
+        """The tokens of a window that documents to generate are cut into; None where steps cut the joined text."""
+        return None if self.training.truncated_bptt is not None else self.text.max_length
 
     def _check_text_task(self) -> None:
         by_frequency = ("word", "whitespace", "character")

@@ -1,7 +1,6 @@
 """What a trained model writes after prompts of the test split: kept in its run, and measured."""
 
 import json
-import uuid
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from finetune.data import Splits
 from finetune.data.splits import column
 from finetune.evaluation import metrics
+from finetune.evaluation.scores import new_metric
 from finetune.generate import Generator, Prompt
 from finetune.recipe import Recipe
 from finetune.run import RunDirectory
@@ -30,7 +30,7 @@ def write_samples(
     near the texts are to the data's.
     """
     settings = recipe.generation
-    chats = recipe.data.messages_column is not None
+    chats = recipe.data.holds_chats
     generator_of_rows = np.random.default_rng(recipe.data.split_seed)
     chosen = generator_of_rows.permutation(len(splits.test))[: settings.samples]
     rows = splits.test.select(np.sort(chosen))
@@ -72,5 +72,5 @@ def _prompts(rows: datasets.Dataset, *, chats: bool) -> tuple[list[Prompt], list
 
 
 def _compute(metric: type[evaluate.Metric], **inputs: Any) -> dict[str, Any]:
-    values: dict[str, Any] = metric(keep_in_memory=True, experiment_id=uuid.uuid4().hex).compute(**inputs)
+    values: dict[str, Any] = new_metric(metric, len(inputs["predictions"])).compute(**inputs)
     return values

@@ -275,7 +275,7 @@ def _targets(data: Data, task: Task, files: Sequence[datasets.Dataset], source: 
     return _Ratings()
 
 
-def label_value(value: object) -> str | None:
+def _label_value(value: object) -> str | None:
     """A label as text, so that 1, 1.0, "1" and " 1" are one label; None where there is none."""
     if value is None or (isinstance(value, float) and np.isnan(value)):
         return None
@@ -284,9 +284,15 @@ def label_value(value: object) -> str | None:
     return str(value).lower() if isinstance(value, bool) else str(value).strip() or None
 
 
+def prompt_text(value: object, names: Mapping[str, str] | None) -> str:
+    """A prompt as text, by the name that its value has in `names` if it has one; an absent one is empty."""
+    text = _label_value(value) or ""
+    return (names or {}).get(text, text)
+
+
 def _label_values(data: Data, files: Sequence[datasets.Dataset]) -> set[str]:
     raw = {value for rows in files for value in rows.unique(data.label_column)}
-    return {text for value in raw if (text := label_value(value)) is not None}
+    return {text for value in raw if (text := _label_value(value)) is not None}
 
 
 def _label_names(data: Data, files: Sequence[datasets.Dataset], source: str) -> _Labels:
@@ -353,8 +359,7 @@ def _clean(
             if data.text_pair_column:
                 output["text_pair"].append(texts[1])
             if data.prompt_column:
-                prompt = label_value(batch[data.prompt_column][position]) or ""
-                output["prompt"].append((data.labels or {}).get(prompt, prompt))
+                output["prompt"].append(prompt_text(batch[data.prompt_column][position], data.labels))
         return output
 
     cleaned = dataset.map(
@@ -399,7 +404,7 @@ def _check_ids(rows: datasets.Dataset, id_column: str, source: str) -> None:
 
 
 def _target(labels: _Labels | _Ratings, raw: object, where: str) -> int | float:
-    value = label_value(raw)
+    value = _label_value(raw)
     if value is None:
         raise UserError(f"{where}: no label; fill it in or remove the row")
     target = labels.target(value)

@@ -1,6 +1,6 @@
 """Evaluation: a model and a split become predictions, predictions become scores with intervals."""
 
-from finetune.evaluation.inference import predict_outputs, predict_streams
+from finetune.evaluation.inference import predict_outputs
 from finetune.evaluation.predictions import Predictions, Ratings, TokenSums, predictions_of
 from finetune.evaluation.record import record_scores
 from finetune.evaluation.scores import compute_metrics, describe_scores, score
@@ -12,7 +12,6 @@ __all__ = [
     "compute_metrics",
     "describe_scores",
     "predict_outputs",
-    "predict_streams",
     "predictions_of",
     "record_scores",
     "score",

@@ -16,35 +16,6 @@ from finetune.text.masking import IGNORED_LABEL
 from finetune.text.streams import Streams
 
 
-def predict_streams(
-    model: nn.Module,
-    encoded: datasets.Dataset,
-    accelerator: Accelerator,
-    streams: int,
-    length: int,
-    advance: Callable[[int], None] = lambda rows: None,
-) -> NDArray[np.float64]:
-    """What a recurrent language model says of each document, (n, 2), having read all documents as one text.
-
-    The text is cut into `streams` that are read side by side, `length` places at a time: each but the first begins
-    without what stands before it. Every process reads all of it.
-    """
-    text = Streams(encoded, streams)
-    sums, state = np.zeros((len(encoded), 2)), None
-    model = accelerator.unwrap_model(model)
-    was_training = model.training
-    model.eval()
-    with torch.inference_mode(), accelerator.autocast():
-        for start in range(0, text.length, length):
-            window = text.window(start, length)
-            batch = {"input_ids": torch.from_numpy(window.inputs), "labels": torch.from_numpy(window.labels)}
-            found, state = tasks.target_outputs(model, send_to_device(batch, accelerator.device), state)
-            np.add.at(sums, window.rows[window.labels != IGNORED_LABEL], found)
-            advance(int(window.ends.sum()))
-    model.train(was_training)
-    return sums
-
-
 def predict_outputs(
     model: nn.Module,
     encoded: datasets.Dataset,
@@ -52,6 +23,8 @@ def predict_outputs(
     accelerator: Accelerator,
     batch_size: int,
     advance: Callable[[int], None] = lambda rows: None,
+    *,
+    stream_length: int | None = None,
 ) -> NDArray[np.float64]:
     """What `tasks.outputs` says of each row, (n, columns), in the order of the rows, on every process.
 
@@ -59,7 +32,12 @@ def predict_outputs(
 
     The rows are sorted by length, so that there is little padding; each process takes every world-size-th batch. No
     sampler repeats rows to even out the processes, so that no row counts twice. `advance` hears of rows done.
+
+    With a `stream_length` the rows are whole documents, read as one text by a recurrent language model, in `batch_size`
+    streams and so many places at a time.
     """
+    if stream_length is not None:
+        return _predict_streams(model, encoded, accelerator, batch_size, stream_length, advance)
     order = np.argsort(tasks.lengths(encoded), kind="stable")
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     mine = batches[accelerator.process_index :: accelerator.num_processes]
@@ -83,3 +61,32 @@ def predict_outputs(
         for indices, values in zip(part_batches, part_results, strict=True):
             outputs[indices] = values
     return tasks.sum_windows(outputs, encoded)
+
+
+def _predict_streams(
+    model: nn.Module,
+    encoded: datasets.Dataset,
+    accelerator: Accelerator,
+    streams: int,
+    length: int,
+    advance: Callable[[int], None],
+) -> NDArray[np.float64]:
+    """What a recurrent language model says of each document, (n, 2), having read all documents as one text.
+
+    The text is cut into `streams` that are read side by side, `length` places at a time: each but the first begins
+    without what stands before it. Every process reads all of it.
+    """
+    text = Streams(encoded, streams)
+    sums, state = np.zeros((len(encoded), 2)), None
+    model = accelerator.unwrap_model(model)
+    was_training = model.training
+    model.eval()
+    with torch.inference_mode(), accelerator.autocast():
+        for start in range(0, text.length, length):
+            window = text.window(start, length)
+            batch = {"input_ids": torch.from_numpy(window.inputs), "labels": torch.from_numpy(window.labels)}
+            found, state = tasks.target_outputs(model, send_to_device(batch, accelerator.device), state)
+            np.add.at(sums, window.rows[window.labels != IGNORED_LABEL], found)
+            advance(int(window.ends.sum()))
+    model.train(was_training)
+    return sums

@@ -36,16 +36,16 @@ def compute_metrics(predictions: Predictions | Ratings | TokenSums) -> dict[str,
     predicted = predictions.predicted
     by_label = evaluate.combine(
         [
-            _module(metrics.Accuracy, len(predicted)),
-            _module(metrics.F1, len(predicted)),
-            _module(metrics.MatthewsCorrelation, len(predicted)),
-            _module(metrics.PrecisionRecall, len(predicted)),
-            _module(metrics.ConfusionMatrix, len(predicted)),
+            new_metric(metrics.Accuracy, len(predicted)),
+            new_metric(metrics.F1, len(predicted)),
+            new_metric(metrics.MatthewsCorrelation, len(predicted)),
+            new_metric(metrics.PrecisionRecall, len(predicted)),
+            new_metric(metrics.ConfusionMatrix, len(predicted)),
         ]
     )
     # Of two labels the second is the one to find; of more, each against the rest.
     sought = [1] if predictions.probabilities.shape[1] == 2 else list(range(predictions.probabilities.shape[1]))
-    by_score = [_module(metrics.RocAuc, len(predicted)) for _ in sought]
+    by_score = [new_metric(metrics.RocAuc, len(predicted)) for _ in sought]
     for start in range(0, len(predicted), _ROWS_PER_BATCH):
         rows = slice(start, start + _ROWS_PER_BATCH)
         references = predictions.references[rows]
@@ -63,7 +63,7 @@ def compute_metrics(predictions: Predictions | Ratings | TokenSums) -> dict[str,
 
 def _rating_metrics(ratings: Ratings) -> dict[str, Any]:
     kinds = (metrics.MeanSquaredError, metrics.MeanAbsoluteError, metrics.Pearson)
-    modules = evaluate.combine([_module(kind, len(ratings.ids)) for kind in kinds])
+    modules = evaluate.combine([new_metric(kind, len(ratings.ids)) for kind in kinds])
     for start in range(0, len(ratings.ids), _ROWS_PER_BATCH):
         rows = slice(start, start + _ROWS_PER_BATCH)
         modules.add_batch(predictions=ratings.predicted[rows], references=ratings.references[rows])
@@ -74,7 +74,7 @@ def _rating_metrics(ratings: Ratings) -> dict[str, Any]:
 def _token_metrics(predictions: TokenSums) -> dict[str, Any]:
     columns = predictions.columns()
     of_texts = {"config_name": "text"} if "characters" in columns else {}
-    module = _module(metrics.TokenLikelihood, len(predictions.ids), **of_texts)
+    module = new_metric(metrics.TokenLikelihood, len(predictions.ids), **of_texts)
     for start in range(0, len(predictions.ids), _ROWS_PER_BATCH):
         rows = slice(start, start + _ROWS_PER_BATCH)
         module.add_batch(**{name: values[rows].to_numpy() for name, values in columns.items()})
@@ -173,7 +173,8 @@ def _score_tokens(predictions: TokenSums, samples: int, confidence: float, seed:
     }
 
 
-def _module(metric: type[evaluate.Metric], rows: int, **options: str) -> evaluate.Metric:
+def new_metric(metric: type[evaluate.Metric], rows: int, **options: str) -> evaluate.Metric:
+    """An instance of a local module, to compute one result over `rows` rows."""
     # Many rows go through files. Each instance has an id of its own: those that share one wait for each other's lock.
     return metric(keep_in_memory=rows <= _MAX_ROWS_IN_MEMORY, experiment_id=uuid.uuid4().hex, **options)
 

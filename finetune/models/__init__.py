@@ -18,7 +18,7 @@ from transformers import (
 
 from finetune.errors import UserError
 from finetune.models.adapters import merge_adapter
-from finetune.models.decoder import build_decoder, refuse_encoder
+from finetune.models.decoder import SAMPLING_FIELDS, build_decoder, refuse_encoder
 from finetune.models.encoder import build_encoder, head
 from finetune.models.floors import Floor
 from finetune.models.pretrained import LOADING_ERRORS, max_positions
@@ -28,6 +28,7 @@ from finetune.models.word_vectors import start_from_counts
 from finetune.recipe import DecoderModel, EncoderModel, RecurrentModel, Task, local_name
 
 __all__ = [
+    "SAMPLING_FIELDS",
     "Floor",
     "build_model",
     "load_causal_model",

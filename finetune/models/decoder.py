@@ -18,6 +18,9 @@ from finetune.models.adapters import add_lora
 from finetune.models.pretrained import check_fit, load_pretrained, set_dropout
 from finetune.recipe import DecoderModel
 
+SAMPLING_FIELDS = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
+"""Generation settings that mean nothing unless tokens are drawn."""
+
 
 def build_decoder(
     model: DecoderModel, tokenizer: PreTrainedTokenizerBase, max_length: int, attention: str
@@ -87,6 +90,6 @@ def _mend_sampling(decoder: PreTrainedModel) -> None:
     """Checkpoints that ship a temperature but do not say to sample can be loaded, and not saved again."""
     settings = decoder.generation_config
     if settings is not None and not settings.do_sample:
-        for name in ("temperature", "top_k", "top_p", "min_p", "typical_p"):
+        for name in SAMPLING_FIELDS:
             if getattr(settings, name, None) is not None:
                 setattr(settings, name, None)

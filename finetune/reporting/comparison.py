@@ -162,9 +162,9 @@ def read_comparison(paths: Sequence[Path]) -> Comparison:
         raise UserError(f"a comparison needs two runs or more, {given}; add another run directory")
     refuse_repeats(paths)
     directories = [open_run(path) for path in paths]
-    scores = [_test_scores(run) for run in directories]
+    scores = [_label_scores(run) for run in directories]
     for run, test in zip(directories[1:], scores[1:], strict=True):
-        _refuse_other_rows(directories[0], scores[0], run, test)
+        refuse_other_rows(directories[0], scores[0], run, test)
     names = display_names(paths)
     runs = [_summarize(run, name) for run, name in zip(directories, names, strict=True)]
     data = _group_data({name: run.data() for run, name in zip(directories, names, strict=True)})
@@ -196,10 +196,16 @@ def refuse_repeats(paths: Sequence[Path]) -> None:
             raise UserError(f"{first} and {path} are the same run directory; give each run once")
 
 
-def _test_scores(run: RunDirectory) -> dict[str, Any]:
-    test = run.scores()["splits"].get("test")
+def test_scores(run: RunDirectory) -> dict[str, Any]:
+    """What a run scored on its test split, whatever its task; refused where it was not scored."""
+    test: dict[str, Any] | None = run.scores()["splits"].get("test")
     if test is None:
         raise UserError(f"{run.path}: no test scores; run `finetune evaluate {run.path} --split test` first")
+    return test
+
+
+def _label_scores(run: RunDirectory) -> dict[str, Any]:
+    test = test_scores(run)
     if "bits_per_byte" in test.get("metrics", {}):
         raise UserError(f"{run.path} learnt from text ({run.recipe().task}), which does not compare with labels")
     if "rmse" in test.get("metrics", {}):
@@ -210,9 +216,10 @@ def _test_scores(run: RunDirectory) -> dict[str, Any]:
     return test
 
 
-def _refuse_other_rows(
+def refuse_other_rows(
     first: RunDirectory, first_test: Mapping[str, Any], other: RunDirectory, other_test: Mapping[str, Any]
 ) -> None:
+    """Raise UserError where two runs were scored on other labels or other test rows."""
     if first_test["labels"] != other_test["labels"]:
         raise UserError(
             f"{first.path} has the labels {_listed(first_test['labels'])}, {other.path} has "

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from finetune.reporting import plots
@@ -49,8 +49,8 @@ class Confusion:
     share: float
 
 
-def render_page(comparison: Comparison, findings: Findings) -> str:
-    """The page as HTML text; every name and label in it is escaped."""
+def page_template(name: str) -> Template:
+    """A template of a page: what it is given is escaped, and nothing that it names may be missing."""
     environment = Environment(
         loader=PackageLoader("finetune.reporting"),
         autoescape=True,
@@ -60,8 +60,13 @@ def render_page(comparison: Comparison, findings: Findings) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {"percent": percent, "listed": listed}
+    return environment.get_template(name)
+
+
+def render_page(comparison: Comparison, findings: Findings) -> str:
+    """The page as HTML text; every name and label in it is escaped."""
     few_labels = len(comparison.labels) <= MOST_MATRIX_LABELS
-    return environment.get_template("comparison.html.j2").render(
+    return page_template("comparison.html.j2").render(
         comparison=comparison,
         findings=findings,
         table=comparison_table(comparison),

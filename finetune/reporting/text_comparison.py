@@ -8,13 +8,20 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
 import finetune
 from finetune.errors import UserError
 from finetune.recipe import DecoderModel, Model, RecurrentModel
-from finetune.reporting.comparison import Metric, describe_model, display_names, printable
+from finetune.reporting.comparison import (
+    Metric,
+    describe_model,
+    display_names,
+    printable,
+    refuse_other_rows,
+    test_scores,
+)
+from finetune.reporting.page import page_template
 from finetune.reporting.tables import (
     NOTHING,
     Cell,
@@ -88,17 +95,9 @@ def read_text_comparison(directories: Sequence[RunDirectory], paths: Sequence[Pa
     Raises:
         UserError: they were not, or one has no test scores.
     """
-    tests: list[dict[str, Any]] = []
-    for run in directories:
-        test = run.scores()["splits"].get("test")
-        if test is None:
-            raise UserError(f"{run.path}: no test scores; run `finetune evaluate {run.path} --split test` first")
-        if tests and test["rows_fingerprint"] != tests[0]["rows_fingerprint"]:
-            raise UserError(
-                f"{directories[0].path} and {run.path} were scored on different test rows ({tests[0]['count']} and "
-                f"{test['count']}); train both on one data set with the same data.split_seed and data.max_test_rows"
-            )
-        tests.append(test)
+    tests = [test_scores(run) for run in directories]
+    for run, test in zip(directories[1:], tests[1:], strict=True):
+        refuse_other_rows(directories[0], tests[0], run, test)
     names = display_names(paths)
     values = [test["metrics"]["bits_per_byte"]["value"] for test in tests]
     order = sorted(range(len(tests)), key=lambda i: (values[i], names[i]))
@@ -340,15 +339,7 @@ def text_markdown(comparison: TextComparison) -> str:
 
 def render_text_page(comparison: TextComparison) -> str:
     """The page as HTML text; every name and text in it is escaped."""
-    environment = Environment(
-        loader=PackageLoader("finetune.reporting"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template("texts.html.j2").render(
+    return page_template("texts.html.j2").render(
         comparison=comparison,
         table=text_table(comparison),
         samples=samples_table(comparison),

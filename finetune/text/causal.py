@@ -51,9 +51,8 @@ class _Part:
 
 def is_kogpt2(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether a vocabulary is KoGPT2's while its special tokens are not."""
-    vocabulary = tokenizer.get_vocab()
-    begins_so = all(vocabulary.get(token) == i for i, token in enumerate(_KOGPT2_VOCABULARY))
-    return begins_so and tokenizer.eos_token != KOGPT2_SPECIALS["eos_token"]
+    ids = tokenizer.convert_tokens_to_ids(list(_KOGPT2_VOCABULARY))
+    return ids == list(range(len(_KOGPT2_VOCABULARY))) and tokenizer.eos_token != KOGPT2_SPECIALS["eos_token"]
 
 
 def for_generation(tokenizer: PreTrainedTokenizerBase, *, joined: bool = False) -> PreTrainedTokenizerBase:
@@ -109,13 +108,13 @@ def chat_ids(messages: Sequence[Mapping[str, str]], tokenizer: PreTrainedTokeniz
 
 
 def encode_documents(
-    rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, *, chats: bool = False
+    rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int | None, *, chats: bool = False
 ) -> datasets.Dataset:
     """Rows with id and text (and prompt) -> windows: id, row, input_ids, label, length, and `SIZES` of the row.
 
     `row` is the number of the row that a window is of; the sizes stand in its first window, the others have zeros. Rows
     with a prompt, and chats, are one window each: of a prompt too long the beginning is left out, of an answer, or of
-    a chat, the end.
+    a chat, the end. Without a `max_length` every document is one window.
 
     Raises:
         UserError: a chat that the tokenizer's template cannot render.
@@ -126,16 +125,17 @@ def encode_documents(
         rows_in_parts = _row_parts(batch, tokenizer, chats=chats)
         for row_id, number, parts in zip(batch["id"], numbers, rows_in_parts, strict=True):
             is_document = not chats and "prompt" not in batch
-            kept = parts if is_document else _fit(parts, max_length, cut_prompt=not chats)
+            kept = parts if is_document or max_length is None else _fit(parts, max_length, cut_prompt=not chats)
             ids = np.array([token for part in kept for token in part.ids], dtype=np.int64)
             learnt = np.array([part.is_target for part in kept for _ in part.ids], dtype=bool)
             labels = np.where(learnt, ids, IGNORED_LABEL)[1:]
             sizes = _sizes(kept, tokenizer, int((labels != IGNORED_LABEL).sum()))
-            for start in range(0, len(labels), max_length):
+            length = max_length or len(labels)
+            for start in range(0, len(labels), length):
                 windows["id"].append(row_id)
                 windows["row"].append(number)
-                windows["input_ids"].append(ids[:-1][start : start + max_length])
-                windows["label"].append(labels[start : start + max_length])
+                windows["input_ids"].append(ids[:-1][start : start + length])
+                windows["label"].append(labels[start : start + length])
                 windows["length"].append(len(windows["label"][-1]))
                 for name, size in zip(SIZES, sizes, strict=True):
                     windows[name].append(size if start == 0 else 0)

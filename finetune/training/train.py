@@ -1,6 +1,5 @@
 """`train`: a recipe goes in, a run directory comes out."""
 
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,7 +23,6 @@ from finetune.evaluation import (
     compute_metrics,
     describe_scores,
     predict_outputs,
-    predict_streams,
     predictions_of,
     record_scores,
 )
@@ -89,7 +87,7 @@ def train(
         # Before anything is written: what does not fit together leaves no run behind.
         model, tokenizer = _start(recipe, splits)
         vocabulary = fingerprint(tokenizer) if tokenizer is not None else None
-        findings = examine_splits(splits, tokenizer, recipe.text_limit, chats=recipe.data.messages_column is not None)
+        findings = examine_splits(splits, tokenizer, recipe.text_limit, chats=recipe.data.holds_chats)
         for line in summarize(findings):
             say(f"  {line}", main_process=main)
         surroundings = environment.describe(recipe, accelerator, command)
@@ -166,7 +164,7 @@ def _train_model(
     """Train, keep and score a neural model; returns what it cost."""
     main = accelerator.is_main_process
     # A chat that the model's template cannot write must not show at the end only.
-    early = ("train", "validation", "test") if recipe.data.messages_column else ("train", "validation")
+    early = ("train", "validation", "test") if recipe.data.holds_chats else ("train", "validation")
     encoded = {split: _encode(split, recipe, splits, tokenizer) for split in early}
     say(f"{recipe.name}: {_parameter_count(raw_model):,} parameters, {len(tokenizer):,} tokens", main_process=main)
     trainable = sum(p.numel() for p in raw_model.parameters() if p.requires_grad)
@@ -208,11 +206,7 @@ def _encode(split: str, recipe: Recipe, splits: Splits, tokenizer: PreTrainedTok
     """A split's rows as the model sees them; those that are scored have their masks for good."""
     is_train = split == "train"
     if recipe.task == "generate":
-        chats = recipe.data.messages_column is not None
-        is_stream = recipe.training.truncated_bptt is not None  # which is cut by steps, and not by documents
-        return encode_documents(
-            splits[split], tokenizer, sys.maxsize if is_stream else recipe.text.max_length, chats=chats
-        )
+        return encode_documents(splits[split], tokenizer, recipe.window_length, chats=recipe.data.holds_chats)
     keep_text = is_train and recipe.text.subword_sampling_alpha is not None
     encoded = tasks.encode(splits[split], tokenizer, recipe.text.max_length, keep_text=keep_text)
     if recipe.task != "masked_lm" or is_train:
@@ -239,10 +233,8 @@ def _outputs(
     advance: Callable[[int], None] = lambda rows: None,
 ) -> NDArray[np.float64]:
     """What the model says of each row, read as it was in training: by itself, or as part of one text."""
-    batch_size, length = recipe.evaluation.batch_size, recipe.training.truncated_bptt
-    if length is not None:
-        return predict_streams(model, rows, accelerator, batch_size, length, advance)
-    return predict_outputs(model, rows, tokenizer, accelerator, batch_size, advance)
+    batch_size, stream_length = recipe.evaluation.batch_size, recipe.training.truncated_bptt
+    return predict_outputs(model, rows, tokenizer, accelerator, batch_size, advance, stream_length=stream_length)
 
 
 def _batches(

@@ -12,7 +12,7 @@ from decoders import TEXTS
 
 from finetune import tasks
 from finetune.cli import main
-from finetune.evaluation import predict_streams
+from finetune.evaluation import predict_outputs
 from finetune.generate import load_generator
 from finetune.models.recurrent import RecurrentConfig
 from finetune.models.recurrent_lm import RecurrentForCausalLM
@@ -92,7 +92,7 @@ def test_steps_hold_all_of_it_and_resume_in_the_middle():
 def test_scored_in_steps_is_scored_in_one_go(cell):
     encoded, model = documents(7, 1, 20, 3, 12), build(cell).eval()
     accelerator = Accelerator(cpu=True)
-    found = predict_streams(model, encoded, accelerator, streams=1, length=5)
+    found = predict_outputs(model, encoded, None, accelerator, 1, stream_length=5)
     inputs = torch.tensor([token for row in encoded["input_ids"] for token in row])[None]
     labels = torch.tensor([token for row in encoded["label"] for token in row])
     with torch.no_grad():
@@ -102,7 +102,7 @@ def test_scored_in_steps_is_scored_in_one_go(cell):
     expected = [part.sum().item() for part in torch.tensor_split(losses, ends[:-1].tolist())]
     assert found[:, 0] == pytest.approx(expected, rel=1e-5)
     assert found[:, 1].sum() == (logits.argmax(dim=-1) == labels).sum()
-    cut = predict_streams(model, encoded, accelerator, streams=3, length=5)
+    cut = predict_outputs(model, encoded, None, accelerator, 3, stream_length=5)
     assert not np.allclose(cut[:, 0], found[:, 0])  # a stream begins without what stands before it
     assert cut[0, 0] == pytest.approx(found[0, 0], rel=1e-5)
 
