@@ -169,7 +169,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="The first recipe is held against each other one. The same command goes on after a kill.",
     )
     command.add_argument("recipes", nargs="+", metavar="RECIPE", help="recipe files or shipped recipes' names")
-    command.add_argument("--sizes", required=True, metavar="N,N", help="training rows, such as 300,1000,3000")
+    command.add_argument("--sizes", required=True, metavar="N,N", help="training rows, such as 300,1000,all")
     command.add_argument("--seeds", type=int, default=3, metavar="N", help="runs of each recipe and size")
     command.add_argument("--output", required=True, metavar="DIR", help="where the runs and the table go")
     command.set_defaults(run=_curve)
@@ -375,9 +375,9 @@ def _curve(options: argparse.Namespace, rest: Sequence[str]) -> None:
     overrides = parse_overrides(rest)
     recipes = [load_recipe(name, overrides) for name in options.recipes]
     try:
-        sizes = sorted({int(size) for size in options.sizes.split(",")})
+        sizes = [None if size == "all" else int(size) for size in options.sizes.split(",")]
     except ValueError:
-        raise UserError(f"--sizes {options.sizes}: whole numbers are needed, such as 300,1000,3000") from None
+        raise UserError(f"--sizes {options.sizes}: whole numbers are needed, such as 300,1000,3000,all") from None
     _quiet_libraries()
     from finetune.curve import curve
 

@@ -10,7 +10,7 @@ from finetune.errors import UserError
 from finetune.predict import evaluate_split
 from finetune.progress import say
 from finetune.recipe import MajorityFloor, Recipe, TfidfFloor, with_values
-from finetune.reporting.learning_curve import Cell, summarize_curve, write_curve
+from finetune.reporting.learning_curve import MEASURES, Cell, summarize_curve, write_curve
 from finetune.run import RunDirectory
 from finetune.training import train
 
@@ -19,24 +19,25 @@ FACTORS = (1 / 3, 1.0, 3.0)
 
 
 def curve(
-    recipes: Sequence[Recipe], sizes: Sequence[int], seeds: int, output: Path, command: Sequence[str] = ()
+    recipes: Sequence[Recipe], sizes: Sequence[int | None], seeds: int, output: Path, command: Sequence[str] = ()
 ) -> Path:
     """Train every cell that is not finished yet, and write curve.json and curve.md into `output`; returns the latter.
 
-    A seed stands for the sample of training rows as well as for what the training draws. The learning rate (of TF-IDF
-    the regularisation) is chosen for each recipe and size among `FACTORS` times the recipe's own, by validation
-    accuracy with the first seed. No run sees the test split before that choice, and of the first seed's runs only the
-    chosen one is scored on it.
+    Of the sizes None stands for all training rows. A seed stands for the sample of training rows as well as for what
+    the training draws. The learning rate (of TF-IDF the regularisation) is chosen for each recipe and size among
+    `FACTORS` times the recipe's own, by validation accuracy, or bits per byte, with the first seed. No run sees the
+    test split before that choice, and of the first seed's runs only the chosen one is scored on it.
 
     Raises:
         UserError: recipes that cannot stand in one table, or anything that `train` refuses.
     """
     _check(recipes, sizes, seeds)
     rows = len(load_splits(recipes[0].data.model_copy(update={"max_train_rows": None})).train)
-    if max(sizes) > rows:
-        raise UserError(f"curve: --sizes {max(sizes)} is more than the {rows:,} training rows that there are")
+    counts = sorted({rows if size is None else size for size in sizes})
+    if counts[-1] > rows:
+        raise UserError(f"curve: --sizes {counts[-1]} is more than the {rows:,} training rows that there are")
     cells: list[Cell] = []
-    for size in sizes:
+    for size in counts:
         for recipe in recipes:
             factor = _choose(recipe, size, output, command)
             for seed in range(seeds):
@@ -45,37 +46,41 @@ def curve(
                     evaluate_split(str(run.path), "test")
                 cells.append(Cell(recipe.name, size, seed, factor, run))
         # After every size, since the next one takes several times as long.
-        page = write_curve(summarize_curve(cells, _tuning_account(recipes)), output)
+        page = write_curve(summarize_curve(recipes[0].task, cells, _tuning_account(recipes)), output)
     return page
 
 
-def _check(recipes: Sequence[Recipe], sizes: Sequence[int], seeds: int) -> None:
+def _check(recipes: Sequence[Recipe], sizes: Sequence[int | None], seeds: int) -> None:
     names = [recipe.name for recipe in recipes]
     if len(set(names)) < len(names):
         raise UserError("curve: two recipes have one name; give each a name of its own")
-    if seeds < 1 or not sizes or min(sizes) < 1:
+    if seeds < 1 or not sizes or any(size is not None and size < 1 for size in sizes):
         raise UserError("curve: --sizes and --seeds are whole numbers from 1 on")
-    other = next((recipe for recipe in recipes if recipe.task != "classify"), None)
-    if other is not None:
-        raise UserError(f"curve: {other.name} has task {other.task}; only classify has a curve")
+    for recipe in recipes:
+        if recipe.task not in MEASURES:
+            raise UserError(f"curve: {recipe.name} has task {recipe.task}; only {' and '.join(MEASURES)} have a curve")
+        if recipe.task != recipes[0].task:
+            raise UserError(f"curve: {recipe.name} has task {recipe.task} and {recipes[0].name} {recipes[0].task}")
     if any(recipe.data != recipes[0].data for recipe in recipes):
         raise UserError("curve: the recipes have different data; give one --data for all")
 
 
 def _choose(recipe: Recipe, size: int, output: Path, command: Sequence[str]) -> float:
-    """The factor with the best validation accuracy; of equals the one nearest to 1."""
-    if isinstance(recipe.model, MajorityFloor):
+    """The factor with the best validation score; of equals the one nearest to 1."""
+    if not _is_tuned(recipe):
         return 1.0
-    accuracies: dict[float, float] = {}
+    measure = MEASURES[recipe.task]
+    found: dict[float, float] = {}
     for factor in FACTORS:
         run = _train(recipe, size, 0, factor, output, command)
-        accuracies[factor] = run.scores()["splits"]["validation"]["metrics"]["accuracy"]["value"]
-    return max(sorted(FACTORS, key=lambda factor: abs(factor - 1)), key=lambda factor: accuracies[factor])
+        value = run.scores()["splits"]["validation"]["metrics"][measure.metric]["value"]
+        found[factor] = -value if measure.less_is_better else value
+    return max(sorted(FACTORS, key=lambda factor: abs(factor - 1)), key=lambda factor: found[factor])
 
 
 def _train(recipe: Recipe, size: int, seed: int, factor: float, output: Path, command: Sequence[str]) -> RunDirectory:
     """One run, its test split sealed; it goes on where it was stopped."""
-    tuned = "" if isinstance(recipe.model, MajorityFloor) else f"-x{factor:.2g}"
+    tuned = f"-x{factor:.2g}" if _is_tuned(recipe) else ""
     name = f"{recipe.name}-{size}-seed{seed}{tuned}"
     say(f"\n{name}")
     changes: dict[str, Mapping[str, Any]] = {
@@ -92,6 +97,11 @@ def _train(recipe: Recipe, size: int, seed: int, factor: float, output: Path, co
     return run
 
 
+def _is_tuned(recipe: Recipe) -> bool:
+    """Whether there is anything to tune: not for the majority, nor for a model that is scored as it is."""
+    return not isinstance(recipe.model, MajorityFloor) and recipe.training.max_steps != 0
+
+
 def _tuned(recipe: Recipe) -> tuple[str, str]:
     """The section and the field whose value is tuned."""
     return ("model", "regularization") if isinstance(recipe.model, TfidfFloor) else ("training", "learning_rate")
@@ -102,7 +112,7 @@ def _value(recipe: Recipe) -> float:
 
 
 def _tuning_account(recipes: Sequence[Recipe]) -> dict[str, Any]:
-    tuned = [recipe for recipe in recipes if not isinstance(recipe.model, MajorityFloor)]
+    tuned = [recipe for recipe in recipes if _is_tuned(recipe)]
     return {
         "factors": list(FACTORS),
         "fields": {recipe.name: ".".join(_tuned(recipe)) for recipe in tuned},

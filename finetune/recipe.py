@@ -430,7 +430,7 @@ class Evaluation(BaseModel):
     confidence_level: float = Field(default=0.95, gt=0.5, lt=1)
     """The level of the confidence intervals."""
     score_test: bool = True
-    """Score the test split at the end; without it the split stays sealed, for runs that only help to choose."""
+    """Score the test split at the end, and write samples after its prompts; without it the split stays sealed."""
 
 
 class Generation(BaseModel):
@@ -529,8 +529,8 @@ class Recipe(BaseModel):
             raise ValueError("task generate reads from left to right; model.bidirectional cannot be true")
         if self.model.family == "encoder" and self.model.tuning == "frozen":
             raise ValueError("task masked_lm trains the encoder; model.tuning frozen would leave it as it is")
-        if not self.evaluation.score_test:
-            raise ValueError(f"task {self.task} has one look at its test split, at the end; leave score_test true")
+        if self.task == "masked_lm" and not self.evaluation.score_test:
+            raise ValueError("task masked_lm has one look at its test split, at the end; leave score_test true")
         if self.data.labels is not None and self.data.prompt_column is None:
             raise ValueError(f"task {self.task} needs no labels; leave data.labels out")
         if self.data.text_pair_column is not None:

@@ -1,4 +1,4 @@
-"""Runs by recipe, training size and seed -> mean accuracies with intervals, and who is ahead by how much."""
+"""Runs by recipe, training size and seed -> mean scores with intervals, and who is ahead by how much."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -18,6 +18,25 @@ _CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
+class Measure:
+    """The score that a curve shows, and by which tuned values are chosen: its name in scores.json, and its form."""
+
+    metric: str
+    title: str
+    unit: str
+    scale: float
+    digits: int
+    less_is_better: bool
+
+
+MEASURES = {
+    "classify": Measure("accuracy", "Test accuracy, %", "points", 100, 1, less_is_better=False),
+    "generate": Measure("bits_per_byte", "Test bits per byte", "bits per byte", 1, 3, less_is_better=True),
+}
+"""By task; other tasks have no curve."""
+
+
+@dataclass(frozen=True)
 class Cell:
     """One run of a learning curve; `factor` is what its tuned value was multiplied by."""
 
@@ -28,8 +47,8 @@ class Cell:
     run: RunDirectory
 
 
-def summarize_curve(cells: Sequence[Cell], tuning: Mapping[str, Any]) -> dict[str, Any]:
-    """The curve as JSON values: per size each recipe's mean accuracy, and its lead over every other recipe.
+def summarize_curve(task: str, cells: Sequence[Cell], tuning: Mapping[str, Any]) -> dict[str, Any]:
+    """The curve as JSON values: per size each recipe's mean score, and its difference to every other recipe's.
 
     Intervals are hierarchical bootstraps: seeds (with their training samples) are drawn anew, and test rows are; the
     recipes share both draws, so that differences are paired.
@@ -42,8 +61,10 @@ def summarize_curve(cells: Sequence[Cell], tuning: Mapping[str, Any]) -> dict[st
     fingerprints = {cell.run.scores()["splits"]["test"]["rows_fingerprint"] for cell in cells}
     if len(fingerprints) > 1:
         raise UserError("curve: the runs were scored on different test rows; begin a new --output")
+    metric = MEASURES[task].metric
     result: dict[str, Any] = {
-        "format": 1,
+        "format": 2,
+        "task": task,
         "recipes": recipes,
         "sizes": sizes,
         "seeds": len({cell.seed for cell in cells}),
@@ -54,17 +75,18 @@ def summarize_curve(cells: Sequence[Cell], tuning: Mapping[str, Any]) -> dict[st
         "by_size": [],
     }
     for size in sizes:
-        correct = np.stack([_correct([c for c in cells if (c.recipe, c.size) == (name, size)]) for name in recipes])
-        means, draws = correct.mean(axis=(1, 2)), _bootstrap(correct)
+        by_recipe = [[cell for cell in cells if (cell.recipe, cell.size) == (name, size)] for name in recipes]
+        sums = np.stack([_sums(task, of_recipe) for of_recipe in by_recipe])
+        by_seed, draws = _values(task, sums.sum(axis=2)), _bootstrap(task, sums)
+        means = by_seed.mean(axis=1)
         entry: dict[str, Any] = {"size": size, "recipes": {}}
         for i, name in enumerate(recipes):
-            of_recipe = [cell for cell in cells if (cell.recipe, cell.size) == (name, size)]
             entry["recipes"][name] = {
-                "accuracy": _interval(float(means[i]), draws[:, i]),
-                "accuracy_by_seed": [float(value) for value in correct[i].mean(axis=1)],
-                "factor": of_recipe[0].factor,
-                "training_seconds": [cell.run.scores()["cost"]["training_seconds"] for cell in of_recipe],
-                "lead": {
+                metric: _interval(float(means[i]), draws[:, i]),
+                "by_seed": [float(value) for value in by_seed[i]],
+                "factor": by_recipe[i][0].factor,
+                "training_seconds": [cell.run.scores()["cost"]["training_seconds"] for cell in by_recipe[i]],
+                "difference": {
                     other: _interval(float(means[i] - means[j]), draws[:, i] - draws[:, j])
                     for j, other in enumerate(recipes)
                     if j != i
@@ -74,24 +96,39 @@ def summarize_curve(cells: Sequence[Cell], tuning: Mapping[str, Any]) -> dict[st
     return result
 
 
-def _correct(cells: Sequence[Cell]) -> NDArray[np.float64]:
-    """Whether each test row was labelled right, (seeds, rows), in the order of the ids."""
+def _sums(task: str, cells: Sequence[Cell]) -> NDArray[np.float64]:
+    """What the score is made of, (seeds, rows, columns), rows in the order of their ids."""
     rows = []
     for cell in sorted(cells, key=lambda cell: cell.seed):
-        table = pq.read_table(cell.run.predictions_file("test"), columns=["id", "reference", "predicted"]).sort_by("id")
-        rows.append(np.array(table["reference"].to_pylist()) == np.array(table["predicted"].to_pylist()))
+        table = pq.read_table(cell.run.predictions_file("test")).sort_by("id")
+        if task == "generate":
+            from finetune.evaluation import language  # late: it loads torch
+
+            rows.append(np.stack([table[name].to_numpy() for name in language.SUMS], axis=1))
+        else:
+            correct = np.array(table["reference"].to_pylist()) == np.array(table["predicted"].to_pylist())
+            rows.append(np.stack([correct, np.ones_like(correct)], axis=1))
     return np.stack(rows).astype(np.float64)
 
 
-def _bootstrap(correct: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean accuracies of resampled seeds and rows: (recipes, seeds, rows) -> (samples, recipes)."""
+def _values(task: str, sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The score of sums over rows, (..., columns) -> (...)."""
+    if task == "generate":
+        from finetune.evaluation import language
+
+        return language.bits_per_byte(sums)
+    return sums[..., 0] / sums[..., 1]
+
+
+def _bootstrap(task: str, sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean scores of resampled seeds and rows: (recipes, seeds, rows, columns) -> (samples, recipes)."""
     generator = np.random.default_rng(0)
-    _, seeds, rows = correct.shape
-    draws = np.empty((_SAMPLES, len(correct)))
+    recipes, seeds, rows, _ = sums.shape
+    draws = np.empty((_SAMPLES, recipes))
     for sample in range(_SAMPLES):
         of_seeds = np.bincount(generator.integers(0, seeds, seeds), minlength=seeds) / seeds
-        of_rows = np.bincount(generator.integers(0, rows, rows), minlength=rows) / rows
-        draws[sample] = (correct @ of_rows) @ of_seeds
+        of_rows = np.bincount(generator.integers(0, rows, rows), minlength=rows).astype(np.float64)
+        draws[sample] = _values(task, of_rows @ sums) @ of_seeds
     return draws
 
 
@@ -112,32 +149,60 @@ def write_curve(summary: Mapping[str, Any], output: Path) -> Path:
 
 
 def curve_markdown(summary: Mapping[str, Any]) -> str:
-    """The table of accuracies by size, and the leads of the first recipe over each other one."""
-    recipes: Sequence[str] = summary["recipes"]
+    """The table of scores by size, the differences of the first recipe to each other one, and where it stands."""
+    measure = MEASURES[summary["task"]]
     sizes = [f"{entry['size']:,} rows" for entry in summary["by_size"]]
-    lines = [f"| Test accuracy, % | {' | '.join(sizes)} |", f"| :--- |{' ---: |' * len(sizes)}"]
-    for name in recipes:
-        lines.append(_row(name, [_points(entry["recipes"][name]["accuracy"]) for entry in summary["by_size"]]))
-    first, *others = recipes
+    lines = [f"| {measure.title} | {' | '.join(sizes)} |", f"| :--- |{' ---: |' * len(sizes)}"]
+    for name in summary["recipes"]:
+        scores = [entry["recipes"][name][measure.metric] for entry in summary["by_size"]]
+        lines.append(_row(name, [_shown(measure, score) for score in scores]))
+    first, *others = summary["recipes"]
     for name in others:
-        leads = [_points(entry["recipes"][first]["lead"][name], sign=True) for entry in summary["by_size"]]
-        lines.append(_row(f"{first} − {name}", leads))
-    seeds, rows = summary["seeds"], summary["test_rows"]
-    factors = ", ".join(f"{factor:.2g}" for factor in summary["tuning"]["factors"])
-    lines += [
-        "",
-        f"Means over {seeds} seed(s), each with a training sample of its own, on {rows:,} test rows; intervals "
-        f"({summary['confidence_level']:.0%}) by {summary['bootstrap_samples']:,} draws of seeds and rows, paired "
-        f"where two recipes are compared. For each recipe and size one value was chosen on validation with the first "
-        f"seed, among {factors} times the recipe's own: "
-        + ", ".join(f"{name} {field} {_plain(summary, name)}" for name, field in summary["tuning"]["fields"].items())
-        + ".",
-        "",
-    ]
-    return "\n".join(lines)
+        gaps = [entry["recipes"][first]["difference"][name] for entry in summary["by_size"]]
+        lines.append(_row(f"{first} − {name}", [_shown(measure, gap, sign="+") for gap in gaps]))
+    if others:
+        lines += ["", *(f"- {_standing(summary, measure, entry)}" for entry in summary["by_size"])]
+    return "\n".join([*lines, "", _account(summary, measure), ""])
 
 
-def _plain(summary: Mapping[str, Any], name: str) -> str:
+def _standing(summary: Mapping[str, Any], measure: Measure, entry: Mapping[str, Any]) -> str:
+    """How the first recipe stands to the best of the others at one size."""
+    first, *others = summary["recipes"]
+    sign = -1 if measure.less_is_better else 1
+    rival = max(others, key=lambda name: sign * entry["recipes"][name][measure.metric]["value"])
+    gap = entry["recipes"][first]["difference"][rival]
+    lead = {"value": sign * gap["value"], "low": sign * gap["low"], "high": sign * gap["high"]}
+    lead["low"], lead["high"] = sorted((lead["low"], lead["high"]))
+    of_rival = f"the best of the others, {rival}" if len(others) > 1 else rival
+    at = f"{entry['size']:,} rows: {first}"
+    if lead["low"] > 0:
+        return f"{at} is {_shown(measure, lead)} {measure.unit} ahead of {of_rival}."
+    if lead["high"] < 0:
+        lost = {"value": -lead["value"], "low": -lead["high"], "high": -lead["low"]}
+        return f"{at} loses: it is {_shown(measure, lost)} {measure.unit} behind {of_rival}."
+    return f"{at} is not told apart from {of_rival}: {_shown(measure, lead, sign='+')} {measure.unit}."
+
+
+def _account(summary: Mapping[str, Any], measure: Measure) -> str:
+    """What the table's numbers are means of, and how each recipe was tuned."""
+    better = "less is better; " if measure.less_is_better else ""
+    said = (
+        f"Means over {summary['seeds']} seed(s), each with a training sample of its own, on {summary['test_rows']:,} "
+        f"test rows; {better}intervals ({summary['confidence_level']:.0%}) by {summary['bootstrap_samples']:,} draws "
+        "of seeds and rows, paired where two recipes are compared."
+    )
+    tuning = summary["tuning"]
+    if not tuning["fields"]:
+        return said
+    factors = ", ".join(f"{factor:.2g}" for factor in tuning["factors"])
+    values = ", ".join(f"{name} {field} {_tuned_values(summary, name)}" for name, field in tuning["fields"].items())
+    return (
+        f"{said} For each recipe and size one value was chosen on validation with the first seed, among {factors} "
+        f"times the recipe's own: {values}."
+    )
+
+
+def _tuned_values(summary: Mapping[str, Any], name: str) -> str:
     own = summary["tuning"]["values"][name]
     chosen = [f"{own * entry['recipes'][name]['factor']:.2g}" for entry in summary["by_size"]]
     return f"({', '.join(chosen)})"
@@ -147,8 +212,7 @@ def _row(name: str, cells: Sequence[str]) -> str:
     return f"| {name} | {' | '.join(cells)} |"
 
 
-def _points(interval: Mapping[str, float], *, sign: bool = False) -> str:
-    value, low, high = (100 * interval[end] for end in ("value", "low", "high"))
-    if sign:
-        return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
-    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
+def _shown(measure: Measure, interval: Mapping[str, float], sign: str = "") -> str:
+    form = f"{sign}.{measure.digits}f"
+    value, low, high = (f"{measure.scale * interval[end]:{form}}" for end in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"

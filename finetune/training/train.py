@@ -184,7 +184,7 @@ def _train_model(
         scoring_seconds = time.monotonic() - started
         if main:
             _record(run, splits, split, _references(recipe, rows, tokenizer), outputs, recipe)
-    if main and recipe.task == "generate" and recipe.generation.samples:
+    if main and recipe.task == "generate" and recipe.generation.samples and recipe.evaluation.score_test:
         say(f"{recipe.name}: writing samples")
         found = write_samples(run, recipe, splits, raw_model, tokenizer)
         run.write_json(run.scores_file, {**run.scores(), "samples": found})

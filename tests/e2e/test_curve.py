@@ -12,7 +12,7 @@ from finetune.data import load_splits
 from finetune.data.splits import column
 from finetune.errors import UserError
 from finetune.recipe import load_recipe
-from finetune.reporting.learning_curve import _bootstrap
+from finetune.reporting.learning_curve import _bootstrap, curve_markdown
 
 RNN = """
 name: gru
@@ -85,13 +85,13 @@ def test_the_table_says_what_the_runs_scored(folder):
             for cell in (cell for cell in cell_names(folder) if cell.startswith(f"{name}-{entry['size']}-")):
                 scores = (folder / "curve" / "runs" / cell / "scores.json").read_text()
                 accuracies.append(json.loads(scores)["splits"]["test"]["metrics"]["accuracy"]["value"])
-            assert values["accuracy_by_seed"] == pytest.approx(accuracies)
+            assert values["by_seed"] == pytest.approx(accuracies)
             assert values["accuracy"]["value"] == pytest.approx(np.mean(accuracies))
             assert values["accuracy"]["low"] <= values["accuracy"]["value"] <= values["accuracy"]["high"]
-            for other, lead in values["lead"].items():
-                back = entry["recipes"][other]["lead"][name]
-                assert lead["value"] == pytest.approx(-back["value"])
-                assert lead["low"] == pytest.approx(-back["high"])
+            for other, gap in values["difference"].items():
+                back = entry["recipes"][other]["difference"][name]
+                assert gap["value"] == pytest.approx(-back["value"])
+                assert gap["low"] == pytest.approx(-back["high"])
     page = (folder / "curve" / "curve.md").read_text(encoding="utf-8")
     first = 100 * summary["by_size"][0]["recipes"]["gru"]["accuracy"]["value"]
     assert f"| gru | {first:.1f} [" in page
@@ -163,9 +163,79 @@ def test_intervals_have_seeds_and_rows_in_them():
     generator = np.random.default_rng(1)
     alike = np.repeat(generator.random((1, 1, 500)) < 0.8, 4, axis=1).astype(float)
     differing = np.stack([np.full(500, share) for share in (0.6, 0.7, 0.8, 0.9)])[None]
-    rows_only, seeds_only = _bootstrap(alike)[:, 0], _bootstrap(differing)[:, 0]
+    rows_only, seeds_only = (
+        _bootstrap("classify", np.stack([correct, np.ones_like(correct)], axis=-1))[:, 0]
+        for correct in (alike, differing)
+    )
     assert rows_only.std() == pytest.approx(alike.std() / 500**0.5, rel=0.1)
     assert seeds_only.std() == pytest.approx(np.std([0.6, 0.7, 0.8, 0.9]) / 2, rel=0.1)
+
+
+def test_the_words_say_who_is_ahead_and_who_loses(folder):
+    """On figures made up: ahead, behind, and not told apart, where more is better and where less is."""
+
+    def said(task, metric, gaps):
+        entries = []
+        for size, gap in enumerate(gaps, start=1):
+            score, difference = ({"value": v, "low": v - 0.01, "high": v + 0.01} for v in (0.5, gap))
+            rival = {"value": 0.5 - gap, "low": 0.5 - gap, "high": 0.5 - gap}
+            first = {metric: score, "factor": 1.0, "difference": {"b": difference}}
+            entries.append({"size": size, "recipes": {"a": first, "b": {metric: rival, "factor": 1.0}}})
+        tuning = {"factors": [1.0], "fields": {}, "values": {}}
+        about = {"seeds": 2, "test_rows": 9, "confidence_level": 0.95, "bootstrap_samples": 10}
+        return curve_markdown({"task": task, "recipes": ["a", "b"], "by_size": entries, "tuning": tuning, **about})
+
+    accuracy = said("classify", "accuracy", [0.04, -0.04, 0.005])
+    assert "- 1 rows: a is 4.0 [3.0, 5.0] points ahead of b." in accuracy
+    assert "- 2 rows: a loses: it is 4.0 [3.0, 5.0] points behind b." in accuracy
+    assert "- 3 rows: a is not told apart from b: +0.5 [-0.5, +1.5] points." in accuracy
+    bits = said("generate", "bits_per_byte", [0.04, -0.04, 0.005])
+    assert "- 1 rows: a loses: it is 0.040 [0.030, 0.050] bits per byte behind b." in bits
+    assert "- 2 rows: a is 0.040 [0.030, 0.050] bits per byte ahead of b." in bits
+    assert "- 3 rows: a is not told apart from b: -0.005 [-0.015, +0.005] bits per byte." in bits
+    assert "less is better" in bits
+    assert "less is better" not in accuracy
+
+
+WRITER = """
+name: {name}
+task: generate
+data: {{train_file: reviews.csv}}
+text: {{vocabulary_size: 200, max_length: 16}}
+model: {{family: recurrent, cell: gru, embedding_size: 8, hidden_size: 8}}
+training: {{num_train_epochs: 1, batch_size: 16, learning_rate: 1e-2, max_steps: {steps}, threads: 1}}
+evaluation: {{bootstrap_samples: 100}}
+"""
+
+
+def test_models_that_write_have_a_curve_in_bits_per_byte(folder, capsys):
+    for name, steps in (("learns", "null"), ("as-it-is", 0)):
+        (folder / f"{name}.yaml").write_text(WRITER.format(name=name, steps=steps), encoding="utf-8")
+    arguments = ("learns.yaml", "as-it-is.yaml", "--sizes", "40,all", "--seeds", "2", "--output", "texts")
+    assert main(("curve", *arguments)) == 0
+    assert "learns − as-it-is" in capsys.readouterr().out
+    summary = json.loads((folder / "texts" / "curve.json").read_text(encoding="utf-8"))
+    assert summary["sizes"] == [40, len(load_splits(load_recipe("learns.yaml").data, "generate").train)]
+    assert list(summary["tuning"]["fields"]) == ["learns"]  # nothing is tuned where nothing is learnt
+    for entry in summary["by_size"]:
+        for name, values in entry["recipes"].items():
+            tuned = "" if name == "as-it-is" else f"-x{values['factor']:.2g}"
+            bits = []
+            for seed in range(2):
+                run = folder / "texts" / "runs" / f"{name}-{entry['size']}-seed{seed}{tuned}"
+                scores = json.loads((run / "scores.json").read_text())["splits"]["test"]
+                assert not (run / "samples.jsonl").exists()  # they follow prompts of the test split
+                assert scores["times_scored"] == 1
+                bits.append(scores["metrics"]["bits_per_byte"]["value"])
+            assert values["by_seed"] == pytest.approx(bits)
+        found = {}
+        for factor in summary["tuning"]["factors"]:
+            run = folder / "texts" / "runs" / f"learns-{entry['size']}-seed0-x{factor:.2g}"
+            scores = json.loads((run / "scores.json").read_text())["splits"]["validation"]
+            found[factor] = scores["metrics"]["bits_per_byte"]["value"]
+        assert found[entry["recipes"]["learns"]["factor"]] == min(found.values())
+    whole = summary["by_size"][1]["recipes"]["learns"]
+    assert whole["difference"]["as-it-is"]["high"] < 0  # some learning is better than none
 
 
 @pytest.mark.parametrize(
@@ -176,7 +246,8 @@ def test_intervals_have_seeds_and_rows_in_them():
         (["gru.yaml", "--sizes", "0"], "whole numbers from 1 on"),
         (["gru.yaml", "--sizes", "40,1000"], "--sizes 1000 is more than the 216 training rows"),
         (["gru.yaml", "--sizes", "40", "--seed", "7", "--nonsense", "1"], "unknown key"),
-        (["gru.yaml", "--sizes", "40", "--task", "rate"], "only classify has a curve"),
+        (["gru.yaml", "--sizes", "40", "--task", "rate"], "only classify and generate have a curve"),
+        (["gru.yaml", "mini-gpt-ko", "--sizes", "40"], "mini-gpt-ko has task generate and gru classify"),
         (["gru.yaml", "quickstart-tfidf", "--sizes", "40"], "different data"),
     ],
 )
