@@ -1,19 +1,26 @@
-"""Write a comparison's table and words into the README, so that its numbers are those of a run.
+"""Write the table and words of a comparison or a curve into the README, so that its numbers are those of a run.
 
 python scripts/update_readme.py quickstart reports/quickstart/comparison.md
 python scripts/update_readme.py nsmc reports/nsmc/comparison.md
+python scripts/update_readme.py curve finetune/models/embedded/mini-bert-ko/pretraining/curve-nsmc.json
 """
 
+import json
 import sys
 from pathlib import Path
+
+from finetune.reporting.learning_curve import curve_markdown
 
 README = Path(__file__).parent.parent / "README.md"
 
 
-def main(block: str, comparison: Path) -> None:
-    """Replace what stands between the marks of `block` by the table and the words of `comparison`."""
-    text = comparison.read_text(encoding="utf-8")
-    shown = text[text.index("| Run |") : text.index("\n## Data")].strip()
+def main(block: str, source: Path) -> None:
+    """Replace what stands between the marks of `block` by the table and the words of `source`."""
+    text = source.read_text(encoding="utf-8")
+    if source.suffix == ".json":
+        shown = curve_markdown(json.loads(text)).strip()
+    else:
+        shown = text[text.index("| Run |") : text.index("\n## Data")].strip()
     begin, end = f"<!-- {block}: written by scripts/update_readme.py -->\n", f"<!-- end of {block} -->"
     before, _, rest = README.read_text(encoding="utf-8").partition(begin)
     _, _, after = rest.partition(end)

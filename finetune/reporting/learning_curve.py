@@ -124,11 +124,12 @@ def _bootstrap(task: str, sums: NDArray[np.float64]) -> NDArray[np.float64]:
     """Mean scores of resampled seeds and rows: (recipes, seeds, rows, columns) -> (samples, recipes)."""
     generator = np.random.default_rng(0)
     recipes, seeds, rows, _ = sums.shape
+    by_column = np.ascontiguousarray(sums.swapaxes(2, 3))  # several times as fast
     draws = np.empty((_SAMPLES, recipes))
     for sample in range(_SAMPLES):
         of_seeds = np.bincount(generator.integers(0, seeds, seeds), minlength=seeds) / seeds
         of_rows = np.bincount(generator.integers(0, rows, rows), minlength=rows).astype(np.float64)
-        draws[sample] = _values(task, of_rows @ sums) @ of_seeds
+        draws[sample] = _values(task, by_column @ of_rows) @ of_seeds
     return draws
 
 

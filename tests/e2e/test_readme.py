@@ -15,6 +15,8 @@ from reviews import review_rows
 from transformers import pipeline
 
 from finetune.cli import main
+from finetune.recipe import embedded_model
+from finetune.reporting.learning_curve import curve_markdown
 
 ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -100,6 +102,13 @@ def test_every_file_and_recipe_that_it_names_exists():
     assert len(recipes) >= 10
     for name in recipes:
         assert (ROOT / "finetune" / "recipes" / f"{name}.yaml").exists(), name
+
+
+def test_its_curve_is_what_the_file_says():
+    account = embedded_model("embedded:mini-bert-ko") / "pretraining" / "curve-nsmc.json"
+    begin, end = "<!-- curve: written by scripts/update_readme.py -->", "<!-- end of curve -->"
+    shown = README.split(begin)[1].split(end)[0]
+    assert shown.strip() == curve_markdown(json.loads(account.read_text(encoding="utf-8"))).strip()
 
 
 @pytest.mark.slow
