@@ -32,7 +32,7 @@ def curve(
         UserError: recipes that cannot stand in one table, or anything that `train` refuses.
     """
     _check(recipes, sizes, seeds)
-    rows = len(load_splits(recipes[0].data.model_copy(update={"max_train_rows": None})).train)
+    rows = len(load_splits(recipes[0].data.model_copy(update={"max_train_rows": None}), recipes[0].task).train)
     counts = sorted({rows if size is None else size for size in sizes})
     if counts[-1] > rows:
         raise UserError(f"curve: --sizes {counts[-1]} is more than the {rows:,} training rows that there are")

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from finetune.errors import UserError
+from finetune.reporting.text_comparison import text_sums
 from finetune.run import RunDirectory
 
 _SAMPLES = 2000
@@ -100,21 +101,19 @@ def _sums(task: str, cells: Sequence[Cell]) -> NDArray[np.float64]:
     """What the score is made of, (seeds, rows, columns), rows in the order of their ids."""
     rows = []
     for cell in sorted(cells, key=lambda cell: cell.seed):
-        table = pq.read_table(cell.run.predictions_file("test")).sort_by("id")
         if task == "generate":
-            from finetune.evaluation import language  # late: it loads torch
-
-            rows.append(np.stack([table[name].to_numpy() for name in language.SUMS], axis=1))
-        else:
-            correct = np.array(table["reference"].to_pylist()) == np.array(table["predicted"].to_pylist())
-            rows.append(np.stack([correct, np.ones_like(correct)], axis=1))
-    return np.stack(rows).astype(np.float64)
+            rows.append(text_sums(cell.run))
+            continue
+        table = pq.read_table(cell.run.predictions_file("test"), columns=["id", "reference", "predicted"]).sort_by("id")
+        correct = np.array(table["reference"].to_pylist()) == np.array(table["predicted"].to_pylist())
+        rows.append(np.stack([correct, np.ones_like(correct)], axis=1).astype(np.float64))
+    return np.stack(rows)
 
 
 def _values(task: str, sums: NDArray[np.float64]) -> NDArray[np.float64]:
     """The score of sums over rows, (..., columns) -> (...)."""
     if task == "generate":
-        from finetune.evaluation import language
+        from finetune.evaluation import language  # late: it loads torch
 
         return language.bits_per_byte(sums)
     return sums[..., 0] / sums[..., 1]
@@ -171,16 +170,14 @@ def _standing(summary: Mapping[str, Any], measure: Measure, entry: Mapping[str, 
     first, *others = summary["recipes"]
     sign = -1 if measure.less_is_better else 1
     rival = max(others, key=lambda name: sign * entry["recipes"][name][measure.metric]["value"])
-    gap = entry["recipes"][first]["difference"][rival]
-    lead = {"value": sign * gap["value"], "low": sign * gap["low"], "high": sign * gap["high"]}
-    lead["low"], lead["high"] = sorted((lead["low"], lead["high"]))
+    gap, reverse = entry["recipes"][first]["difference"][rival], entry["recipes"][rival]["difference"][first]
+    lead, lag = (reverse, gap) if measure.less_is_better else (gap, reverse)
     of_rival = f"the best of the others, {rival}" if len(others) > 1 else rival
     at = f"{entry['size']:,} rows: {first}"
     if lead["low"] > 0:
         return f"{at} is {_shown(measure, lead)} {measure.unit} ahead of {of_rival}."
-    if lead["high"] < 0:
-        lost = {"value": -lead["value"], "low": -lead["high"], "high": -lead["low"]}
-        return f"{at} loses: it is {_shown(measure, lost)} {measure.unit} behind {of_rival}."
+    if lag["low"] > 0:
+        return f"{at} loses: it is {_shown(measure, lag)} {measure.unit} behind {of_rival}."
     return f"{at} is not told apart from {of_rival}: {_shown(measure, lead, sign='+')} {measure.unit}."
 
 

@@ -101,7 +101,7 @@ def read_text_comparison(directories: Sequence[RunDirectory], paths: Sequence[Pa
     names = display_names(paths)
     values = [test["metrics"]["bits_per_byte"]["value"] for test in tests]
     order = sorted(range(len(tests)), key=lambda i: (values[i], names[i]))
-    sums = [_sums(directories[i]) for i in order]
+    sums = [text_sums(directories[i]) for i in order]
     for place, i in enumerate(order):
         if not np.array_equal(sums[place][:, _BYTES], sums[0][:, _BYTES]):
             raise UserError(
@@ -126,7 +126,7 @@ def read_text_comparison(directories: Sequence[RunDirectory], paths: Sequence[Pa
     )
 
 
-def _sums(run: RunDirectory) -> NDArray[np.float64]:
+def text_sums(run: RunDirectory) -> NDArray[np.float64]:
     """`language.SUMS` of each test text, (n, 6), in the order of the ids."""
     from finetune.evaluation import language  # late: comparing labels takes no second, and this loads torch
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from command_line import fails
-from reviews import write_csv
+from reviews import review_rows, write_csv
 
 from finetune.cli import main
 from finetune.data import load_splits
@@ -177,10 +177,12 @@ def test_the_words_say_who_is_ahead_and_who_loses(folder):
     def said(task, metric, gaps):
         entries = []
         for size, gap in enumerate(gaps, start=1):
-            score, difference = ({"value": v, "low": v - 0.01, "high": v + 0.01} for v in (0.5, gap))
+            score, difference, back = ({"value": v, "low": v - 0.01, "high": v + 0.01} for v in (0.5, gap, -gap))
             rival = {"value": 0.5 - gap, "low": 0.5 - gap, "high": 0.5 - gap}
             first = {metric: score, "factor": 1.0, "difference": {"b": difference}}
-            entries.append({"size": size, "recipes": {"a": first, "b": {metric: rival, "factor": 1.0}}})
+            entries.append(
+                {"size": size, "recipes": {"a": first, "b": {metric: rival, "factor": 1.0, "difference": {"a": back}}}}
+            )
         tuning = {"factors": [1.0], "fields": {}, "values": {}}
         about = {"seeds": 2, "test_rows": 9, "confidence_level": 0.95, "bootstrap_samples": 10}
         return curve_markdown({"task": task, "recipes": ["a", "b"], "by_size": entries, "tuning": tuning, **about})
@@ -200,7 +202,7 @@ def test_the_words_say_who_is_ahead_and_who_loses(folder):
 WRITER = """
 name: {name}
 task: generate
-data: {{train_file: reviews.csv}}
+data: {{train_file: texts.txt}}
 text: {{vocabulary_size: 200, max_length: 16}}
 model: {{family: recurrent, cell: gru, embedding_size: 8, hidden_size: 8}}
 training: {{num_train_epochs: 1, batch_size: 16, learning_rate: 1e-2, max_steps: {steps}, threads: 1}}
@@ -209,6 +211,7 @@ evaluation: {{bootstrap_samples: 100}}
 
 
 def test_models_that_write_have_a_curve_in_bits_per_byte(folder, capsys):
+    (folder / "texts.txt").write_text("\n".join(text for text, _ in review_rows(300)), encoding="utf-8")
     for name, steps in (("learns", "null"), ("as-it-is", 0)):
         (folder / f"{name}.yaml").write_text(WRITER.format(name=name, steps=steps), encoding="utf-8")
     arguments = ("learns.yaml", "as-it-is.yaml", "--sizes", "40,all", "--seeds", "1", "--output", "texts")
