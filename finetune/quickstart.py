@@ -1,15 +1,18 @@
-"""`finetune quickstart`: floors, models from scratch and a pretrained encoder on the embedded reviews, compared."""
+"""`finetune quickstart`: what transfer buys on the embedded reviews, in labelling them and in writing some."""
 
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from finetune.generate import load_generator
 from finetune.progress import say
 from finetune.recipe import load_recipe
+from finetune.reporting.tables import Cell, Column, Table, markdown_table
 from finetune.reporting.terminal import compare_and_print
 from finetune.training import train
 
-QUICKSTART_RECIPES = (
+CLASSIFIERS = (
     "quickstart-majority",
     "quickstart-tfidf",
     "quickstart-lstm",
@@ -17,21 +20,52 @@ QUICKSTART_RECIPES = (
     "quickstart-mini-bert-frozen",
     "quickstart-mini-bert",
 )
+WRITERS = ("quickstart-lstm-writer", "quickstart-mini-gpt")
+_LABELS = ("부정", "중립", "긍정")
+_SEED, _TEMPERATURE = 1, 0.8
 
 
 def quickstart(output_dir: Path, report_dir: Path) -> None:
-    """Train all of them, write the comparison, say what to do next; earlier quickstart runs are replaced."""
-    runs: list[Path] = []
-    for number, name in enumerate(QUICKSTART_RECIPES, start=1):
-        say(f"\n[{number}/{len(QUICKSTART_RECIPES)}] finetune train {name}")
-        recipe = load_recipe(name, [("output_dir", str(output_dir))])
-        runs.append(train(recipe, overwrite=True, command=["finetune", "train", name]).path)
+    """Train all of them, write the comparisons, say what to do next; earlier quickstart runs are replaced."""
+    classifiers = _train(CLASSIFIERS, 1, output_dir)
     say("")
-    compare_and_print(runs, report_dir)
+    compare_and_print(classifiers, report_dir)
+    writers = _train(WRITERS, 1 + len(CLASSIFIERS), output_dir)
+    say("")
+    writers_report = report_dir.with_name(f"{report_dir.name}-writers")
+    compare_and_print(writers, writers_report)
+    _write_reviews(writers, writers_report)
     command = "finetune" if shutil.which("finetune") else Path(sys.argv[0]).as_posix()
     print(f"""
 Next:
   {command} predict {output_dir / "quickstart-mini-bert"} "배우는 좋았는데 이야기가 산으로 간다"
+  {command} generate {output_dir / "quickstart-mini-gpt"} 긍정 --temperature 0.8
   {command} recipes                 the shipped recipes: NSMC, KoBERT, KLUE-BERT, SST-2, IMDB
   {command} train --help            every field of a recipe; README.md shows a recipe for a CSV of your own
 """)
+
+
+def _train(names: Sequence[str], first: int, output_dir: Path) -> list[Path]:
+    runs: list[Path] = []
+    for number, name in enumerate(names, start=first):
+        say(f"\n[{number}/{len(CLASSIFIERS) + len(WRITERS)}] finetune train {name}")
+        recipe = load_recipe(name, [("output_dir", str(output_dir))])
+        runs.append(train(recipe, overwrite=True, command=["finetune", "train", name]).path)
+    return runs
+
+
+def _write_reviews(runs: Sequence[Path], report_dir: Path) -> None:
+    """One review for each label by each run, printed and kept in the report; the first drawn, none is picked."""
+    print(f"\nA review for each label (the first one drawn with seed {_SEED}, temperature {_TEMPERATURE}):")
+    options = {"temperature": _TEMPERATURE, "max_new_tokens": 48}
+    written = [
+        [texts[0].text.strip() for texts in load_generator(str(run)).generate(_LABELS, options, seed=_SEED)]
+        for run in runs
+    ]
+    for number, label in enumerate(_LABELS):
+        print(f"\n  {label}")
+        for run, texts in zip(runs, written, strict=True):
+            print(f"    {run.name}: {texts[number]}")
+    columns = (Column("Label", is_number=False), *(Column(run.name, is_number=False) for run in runs))
+    rows = [tuple(map(Cell, (label, *texts))) for label, *texts in zip(_LABELS, *written, strict=True)]
+    (report_dir / "reviews.md").write_text(f"{markdown_table(Table(columns, tuple(rows)))}\n", encoding="utf-8")

@@ -4,7 +4,8 @@
 
 NAME first, then the runs: each went on from the weights of the one before it, and the last one's are shipped. They are
 rounded to half precision on the disk; config.json says float32, so that nobody trains in half precision unawares. The
-recipe, the log and the held-out scores of every run go along, without a path of the machine it ran on.
+recipe, the log and the held-out scores of every run go along, without a path of the machine it ran on, and the first
+ten texts that a model which writes drew at the end.
 """
 
 import json
@@ -22,9 +23,10 @@ from finetune.recipe import EMBEDDED_PREFIX, load_recipe
 from finetune.run import RunDirectory, open_run
 
 EMBEDDED = Path(__file__).parent.parent / "finetune" / "models" / "embedded"
-MOST_BYTES = 12_000_000
+MOST_BYTES = 14_000_000
 """As much as a package that people install for its code may carry."""
 _FILE_FIELDS = ("train_file", "validation_file", "test_file")
+_SAMPLES = 10
 
 
 def main(name: str, *run_paths: str) -> None:
@@ -75,7 +77,8 @@ def _write_account(run: RunDirectory, name: str, directory: Path) -> None:
     for field in _FILE_FIELDS:
         data[field] = Path(data[field]).name if data[field] else None
     data["more_train_files"] = [Path(file).name for file in data["more_train_files"]]
-    if recipe["text"]["tokenizer_name_or_path"] is not None:
+    tokenizer = recipe["text"]["tokenizer_name_or_path"]
+    if tokenizer is not None and not tokenizer.startswith(EMBEDDED_PREFIX):
         recipe["text"]["tokenizer_name_or_path"] = f"{EMBEDDED_PREFIX}{name}"
     if recipe["model"]["model_name_or_path"] is not None:
         earlier = Path(recipe["model"]["model_name_or_path"])
@@ -87,6 +90,10 @@ def _write_account(run: RunDirectory, name: str, directory: Path) -> None:
     environment: dict[str, Any] = run.environment()
     del environment["command"]  # it names files of the machine; the recipe says all that it did
     shutil.copyfile(run.log_file, directory / "train_log.jsonl")
+    if samples := run.samples()[:_SAMPLES]:
+        # Not what stands in the data, which is not ours to ship.
+        lines = [json.dumps({key: of[key] for key in ("text", "stopped")}, ensure_ascii=False) for of in samples]
+        (directory / "samples.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     for name, content in (("environment", environment), ("scores", run.scores()), ("data", run.data())):
         text = json.dumps(content, ensure_ascii=False, indent=2) + "\n"
         (directory / f"{name}.json").write_text(text, encoding="utf-8")

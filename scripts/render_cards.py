@@ -14,6 +14,7 @@ import jinja2
 
 from finetune.recipe import load_recipe
 from finetune.reporting.learning_curve import curve_markdown
+from finetune.reporting.tables import escape_markdown
 
 CARDS = Path(__file__).parent.parent / "model_cards"
 EMBEDDED = Path(__file__).parent.parent / "finetune" / "models" / "embedded"
@@ -28,28 +29,30 @@ def render(template: Path) -> str:
     directory = EMBEDDED / template.name.removesuffix(".md.jinja")
     account = directory / "pretraining"
     runs = [_run(path) for path in account.iterdir() if path.is_dir()]
+    experiments = account / "experiments.jsonl"
     values: dict[str, Any] = {
         "runs": sorted(runs, key=lambda run: run["environment"]["start"]),
         "config": _json(directory / "config.json"),
         "bytes": (directory / "model.safetensors").stat().st_size,
-        "experiments": _json_lines(account / "experiments.jsonl"),
+        "experiments": _json_lines(experiments) if experiments.exists() else [],
         "curves": {
             path.stem.removeprefix("curve-"): curve_markdown(_json(path))
             for path in sorted(account.glob("curve-*.json"))
         },
     }
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["interval"] = _interval
+    environment.filters |= {"interval": _interval, "escaped": escape_markdown}
     return environment.from_string(template.read_text(encoding="utf-8")).render(values) + "\n"
 
 
 def _run(account: Path) -> dict[str, Any]:
     """What one run of the pretraining left."""
-    log = _json_lines(account / "train_log.jsonl")
+    log, samples = _json_lines(account / "train_log.jsonl"), account / "samples.jsonl"
     return {
         "name": account.name,
         "recipe": load_recipe(str(account / "recipe.yaml")),
         "validations": [record for record in log if "validation" in record],
+        "samples": _json_lines(samples) if samples.exists() else [],
         **{name: _json(account / f"{name}.json") for name in ("scores", "environment", "data")},
     }
 

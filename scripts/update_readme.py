@@ -1,6 +1,8 @@
-"""Write the table and words of a comparison or a curve into the README, so that its numbers are those of a run.
+"""Write what a run left into the README: the table and words of a comparison, a curve, or reviews that were written.
 
 python scripts/update_readme.py quickstart reports/quickstart/comparison.md
+python scripts/update_readme.py writers reports/quickstart-writers/comparison.md
+python scripts/update_readme.py reviews reports/quickstart-writers/reviews.md
 python scripts/update_readme.py nsmc reports/nsmc/comparison.md
 python scripts/update_readme.py curve finetune/models/embedded/mini-bert-ko/pretraining/curve-nsmc.json
 """
@@ -20,7 +22,8 @@ def main(block: str, source: Path) -> None:
     if source.suffix == ".json":
         shown = curve_markdown(json.loads(text)).strip()
     else:
-        shown = text[text.index("| Run |") : text.index("\n## Data")].strip()
+        table = text[text.index("| ") :]
+        shown = table.partition("\n## ")[0].strip()
     begin, end = f"<!-- {block}: written by scripts/update_readme.py -->\n", f"<!-- end of {block} -->"
     before, _, rest = README.read_text(encoding="utf-8").partition(begin)
     _, _, after = rest.partition(end)
