@@ -27,10 +27,10 @@ _SEED, _TEMPERATURE = 1, 0.8
 
 def quickstart(output_dir: Path, report_dir: Path) -> None:
     """Train all of them, write the comparisons, say what to do next; earlier quickstart runs are replaced."""
-    classifiers = _train(CLASSIFIERS, 1, output_dir)
+    classifiers = _train(CLASSIFIERS, output_dir)
     say("")
     compare_and_print(classifiers, report_dir)
-    writers = _train(WRITERS, 1 + len(CLASSIFIERS), output_dir)
+    writers = _train(WRITERS, output_dir)
     say("")
     writers_report = report_dir.with_name(f"{report_dir.name}-writers")
     compare_and_print(writers, writers_report)
@@ -45,10 +45,11 @@ Next:
 """)
 
 
-def _train(names: Sequence[str], first: int, output_dir: Path) -> list[Path]:
+def _train(names: Sequence[str], output_dir: Path) -> list[Path]:
+    every = (*CLASSIFIERS, *WRITERS)
     runs: list[Path] = []
-    for number, name in enumerate(names, start=first):
-        say(f"\n[{number}/{len(CLASSIFIERS) + len(WRITERS)}] finetune train {name}")
+    for name in names:
+        say(f"\n[{1 + every.index(name)}/{len(every)}] finetune train {name}")
         recipe = load_recipe(name, [("output_dir", str(output_dir))])
         runs.append(train(recipe, overwrite=True, command=["finetune", "train", name]).path)
     return runs

@@ -31,6 +31,7 @@ def render(template: Path) -> str:
     runs = [_run(path) for path in account.iterdir() if path.is_dir()]
     experiments = account / "experiments.jsonl"
     values: dict[str, Any] = {
+        "name": directory.name,
         "runs": sorted(runs, key=lambda run: run["environment"]["start"]),
         "config": _json(directory / "config.json"),
         "bytes": (directory / "model.safetensors").stat().st_size,
@@ -40,9 +41,15 @@ def render(template: Path) -> str:
             for path in sorted(account.glob("curve-*.json"))
         },
     }
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(template.parent),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
     environment.filters |= {"interval": _interval, "escaped": escape_markdown}
-    return environment.from_string(template.read_text(encoding="utf-8")).render(values) + "\n"
+    return environment.get_template(template.name).render(values)
 
 
 def _run(account: Path) -> dict[str, Any]:
