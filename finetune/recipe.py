@@ -297,6 +297,8 @@ class RecurrentModel(BaseModel):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        if self.adaptive_softmax_cutoffs and self.tie_embeddings:
+            raise ValueError("adaptive_softmax_cutoffs need tie_embeddings false: clusters have widths of their own")
         if list(self.adaptive_softmax_cutoffs) != sorted(set(self.adaptive_softmax_cutoffs)):
             raise ValueError("adaptive_softmax_cutoffs rise from one to the next")
         return self

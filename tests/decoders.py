@@ -48,6 +48,7 @@ WRITERS: dict[str, dict[str, Any]] = {
         "adaptive_softmax_cutoffs": [20, 30],
         "embedding_size": 64,
         "hidden_size": 128,
+        "tie_embeddings": False,
         "dropout": 0.0,
     },
 }

@@ -37,11 +37,10 @@ class RecurrentCausalLMOutput(ModelOutput):
 
 
 class AdaptiveHead(nn.Module):
-    """Adaptive softmax (Grave et al. 2017, arXiv:1609.04309): of rare tokens there is a look at some clusters only.
+    """Adaptive softmax (Grave et al. 2017, arXiv:1609.04309): rare tokens get few dimensions, and seldom a look.
 
     Tokens are taken to be in the order of their frequency, as vocabularies of words and characters are that are trained
-    here. Those before the first cutoff share a softmax with the clusters that begin at the cutoffs; each of these has
-    one of its own. All of them are as wide as the states, so that the weights may be the embeddings.
+    here. The clusters that begin at the cutoffs have a fourth of the dimensions of the one before.
     """
 
     takes_targets = True
@@ -49,32 +48,17 @@ class AdaptiveHead(nn.Module):
 
     def __init__(self, size: int, vocabulary_size: int, cutoffs: Sequence[int]) -> None:
         super().__init__()
-        self.bounds = (0, *cutoffs, vocabulary_size)
-        self.weight = nn.Parameter(torch.empty(vocabulary_size, size))
-        self.bias = nn.Parameter(torch.zeros(vocabulary_size))
-        self.clusters = nn.Linear(size, len(cutoffs))
-        nn.init.uniform_(self.weight, -(size**-0.5), size**-0.5)
+        self.softmax = nn.AdaptiveLogSoftmaxWithLoss(size, vocabulary_size, list(cutoffs), div_value=4.0)
 
     def forward(self, states: Tensor, targets: Tensor | None = None) -> Tensor:
         """Log probabilities, (..., vocabulary), of states (..., size); with targets, (n,), losses of (n, size)."""
-        sizes = [end - begin for begin, end in pairwise(self.bounds)]
-        parts = list(zip(self.weight.split(sizes), self.bias.split(sizes), strict=True))
-        frequent = torch.cat([nn.functional.linear(states, *parts[0]), self.clusters(states)], dim=-1)
-        if targets is None:
-            of_frequent = frequent.log_softmax(dim=-1)
-            tokens, clusters = of_frequent[..., : sizes[0]], of_frequent[..., sizes[0] :].unbind(dim=-1)
-            within = [nn.functional.linear(states, *part).log_softmax(dim=-1) for part in parts[1:]]
-            return torch.cat([tokens, *(a.unsqueeze(-1) + b for a, b in zip(clusters, within, strict=True))], dim=-1)
-        cutoffs = torch.tensor(self.bounds[1:-1], device=targets.device)
-        cluster = torch.bucketize(targets, cutoffs, right=True)  # 0 for a token that is in none
-        sought = torch.where(cluster == 0, targets, sizes[0] + cluster - 1)
-        losses = nn.functional.cross_entropy(frequent, sought, reduction="none")
-        for number, part in enumerate(parts[1:], start=1):
-            rows = (cluster == number).nonzero().squeeze(dim=1)
-            logits = nn.functional.linear(states[rows], *part)
-            of_rows = nn.functional.cross_entropy(logits, targets[rows] - self.bounds[number], reduction="none")
-            losses = losses.index_add(0, rows, of_rows)
-        return losses
+        # PyTorch's module mixes its input's precision with that of autocast.
+        with torch.autocast(states.device.type, enabled=False):
+            if targets is None:
+                return self.softmax.log_prob(states.float().flatten(0, -2)).unflatten(0, states.shape[:-1])
+            losses = -self.softmax(states.float(), targets).output
+            # A cluster that no target is in gets a gradient all the same, of zero: processes wait for each other's.
+            return losses + 0.0 * torch.stack([weight.sum() for weight in self.softmax.tail.parameters()]).sum()
 
 
 class RecurrentForCausalLM(RecurrentPreTrainedModel, GenerationMixin):

@@ -154,9 +154,9 @@ def test_how_a_step_is_cut_changes_nothing_and_what_is_carried_does(folder, monk
         (["--model", "{family: decoder, from_scratch: {}}"], "for a recurrent model that generates"),
         (["--data.prompt_column", "prompt"], "reads plain text"),
         (["--model.bidirectional", "true"], "from left to right"),
-        (["--model.adaptive_softmax_cutoffs", "[60, 20]"], "rise from one to the next"),
+        (["--model.adaptive_softmax_cutoffs", "[20, 60]"], "need tie_embeddings false"),
         (
-            ["--model", "{family: recurrent, adaptive_softmax_cutoffs: [5000]}"],
+            ["--model", "{family: recurrent, tie_embeddings: false, adaptive_softmax_cutoffs: [5000]}"],
             "the vocabulary has 284 tokens only",
         ),
     ],
