@@ -164,13 +164,18 @@ def _parser() -> argparse.ArgumentParser:
     command = add_command(
         "curve",
         help="recipes by training size and seed, tuned alike: a table with intervals",
-        usage="finetune curve RECIPE [RECIPE ...] --sizes N,N --output DIR [--seeds N] [--FIELD VALUE ...]",
+        usage="finetune curve RECIPE [RECIPE ...] --sizes N,N --output DIR [--seeds N,N] [--FIELD VALUE ...]",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="The first recipe is held against each other one. The same command goes on after a kill.",
     )
     command.add_argument("recipes", nargs="+", metavar="RECIPE", help="recipe files or shipped recipes' names")
     command.add_argument("--sizes", required=True, metavar="N,N", help="training rows, such as 300,1000,all")
-    command.add_argument("--seeds", type=int, default=3, metavar="N", help="runs of each recipe and size")
+    command.add_argument(
+        "--seeds", default="3", metavar="N,N", help="runs of each recipe: one number, or one for each size"
+    )
+    command.add_argument(
+        "--tuned_up_to", type=int, metavar="N", help="larger sizes take the values chosen at the last one up to N"
+    )
     command.add_argument("--output", required=True, metavar="DIR", help="where the runs and the table go")
     command.set_defaults(run=_curve)
     return parser
@@ -378,10 +383,15 @@ def _curve(options: argparse.Namespace, rest: Sequence[str]) -> None:
         sizes = [None if size == "all" else int(size) for size in options.sizes.split(",")]
     except ValueError:
         raise UserError(f"--sizes {options.sizes}: whole numbers are needed, such as 300,1000,3000,all") from None
+    try:
+        seeds = [int(number) for number in options.seeds.split(",")]
+    except ValueError:
+        raise UserError(f"--seeds {options.seeds}: whole numbers are needed, such as 3 or 3,3,1") from None
     _quiet_libraries()
     from finetune.curve import curve
 
-    page = curve(recipes, sizes, options.seeds, Path(options.output), ["finetune", *sys.argv[1:]])
+    typed = ["finetune", *sys.argv[1:]]
+    page = curve(recipes, sizes, seeds, Path(options.output), typed, tuned_up_to=options.tuned_up_to)
     print(page.read_text(encoding="utf-8"))
 
 

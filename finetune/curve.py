@@ -19,43 +19,59 @@ FACTORS = (1 / 3, 1.0, 3.0)
 
 
 def curve(
-    recipes: Sequence[Recipe], sizes: Sequence[int | None], seeds: int, output: Path, command: Sequence[str] = ()
+    recipes: Sequence[Recipe],
+    sizes: Sequence[int | None],
+    seeds: Sequence[int],
+    output: Path,
+    command: Sequence[str] = (),
+    *,
+    tuned_up_to: int | None = None,
 ) -> Path:
     """Train every cell that is not finished yet, and write curve.json and curve.md into `output`; returns the latter.
 
-    Of the sizes None stands for all training rows. A seed stands for the sample of training rows as well as for what
-    the training draws. The learning rate (of TF-IDF the regularisation) is chosen for each recipe and size among
-    `FACTORS` times the recipe's own, by validation accuracy, or bits per byte, with the first seed. No run sees the
-    test split before that choice, and of the first seed's runs only the chosen one is scored on it.
+    Of the sizes None stands for all training rows. `seeds` counts the runs of each size, or of all if it is one number;
+    a seed stands for the sample of training rows as well as for what the training draws. The learning rate (of TF-IDF
+    the regularisation) is chosen for each recipe and size among `FACTORS` times the recipe's own, by validation
+    accuracy, or bits per byte, with the first seed; sizes above `tuned_up_to` take what the last one before them chose.
+    No run sees the test split before that choice, and of the first seed's runs only the chosen one is scored on it.
 
     Raises:
         UserError: recipes that cannot stand in one table, or anything that `train` refuses.
     """
-    _check(recipes, sizes, seeds)
+    _check(recipes, sizes, seeds, tuned_up_to)
     rows = len(load_splits(recipes[0].data.model_copy(update={"max_train_rows": None}), recipes[0].task).train)
-    counts = sorted({rows if size is None else size for size in sizes})
-    if counts[-1] > rows:
-        raise UserError(f"curve: --sizes {counts[-1]} is more than the {rows:,} training rows that there are")
+    of_each = [*seeds] * (len(sizes) if len(seeds) == 1 else 1)
+    counts = dict(sorted({rows if size is None else size: n for size, n in zip(sizes, of_each, strict=True)}.items()))
+    if max(counts) > rows:
+        raise UserError(f"curve: --sizes {max(counts)} is more than the {rows:,} training rows that there are")
     cells: list[Cell] = []
-    for size in counts:
+    factors: dict[str, float] = {}
+    tuned_at = 0
+    for size, seeds_of_size in counts.items():
+        if not factors or tuned_up_to is None or size <= tuned_up_to:
+            factors = {recipe.name: _choose(recipe, size, output, command) for recipe in recipes}
+            tuned_at = size
         for recipe in recipes:
-            factor = _choose(recipe, size, output, command)
-            for seed in range(seeds):
-                run = _train(recipe, size, seed, factor, output, command)
+            for seed in range(seeds_of_size):
+                run = _train(recipe, size, seed, factors[recipe.name], output, command)
                 if "test" not in run.scores()["splits"]:
                     evaluate_split(str(run.path), "test")
-                cells.append(Cell(recipe.name, size, seed, factor, run))
+                cells.append(Cell(recipe.name, size, seed, factors[recipe.name], tuned_at, run))
         # After every size, since the next one takes several times as long.
         page = write_curve(summarize_curve(recipes[0].task, cells, _tuning_account(recipes)), output)
     return page
 
 
-def _check(recipes: Sequence[Recipe], sizes: Sequence[int | None], seeds: int) -> None:
+def _check(
+    recipes: Sequence[Recipe], sizes: Sequence[int | None], seeds: Sequence[int], tuned_up_to: int | None
+) -> None:
     names = [recipe.name for recipe in recipes]
     if len(set(names)) < len(names):
         raise UserError("curve: two recipes have one name; give each a name of its own")
-    if seeds < 1 or not sizes or any(size is not None and size < 1 for size in sizes):
-        raise UserError("curve: --sizes and --seeds are whole numbers from 1 on")
+    if not sizes or min(size or 1 for size in sizes) < 1 or min(seeds) < 1 or (tuned_up_to or 1) < 1:
+        raise UserError("curve: --sizes, --seeds and --tuned_up_to are whole numbers from 1 on")
+    if len(seeds) not in (1, len(sizes)):
+        raise UserError(f"curve: --seeds has {len(seeds)} numbers; give one, or one for each of the {len(sizes)} sizes")
     for recipe in recipes:
         if recipe.task not in MEASURES:
             raise UserError(f"curve: {recipe.name} has task {recipe.task}; only {' and '.join(MEASURES)} have a curve")

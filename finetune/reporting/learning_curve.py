@@ -39,12 +39,13 @@ MEASURES = {
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of a learning curve; `factor` is what its tuned value was multiplied by."""
+    """One run of a learning curve; `factor` is what its tuned value was multiplied by, as chosen at `tuned_at` rows."""
 
     recipe: str
     size: int
     seed: int
     factor: float
+    tuned_at: int
     run: RunDirectory
 
 
@@ -68,7 +69,6 @@ def summarize_curve(task: str, cells: Sequence[Cell], tuning: Mapping[str, Any])
         "task": task,
         "recipes": recipes,
         "sizes": sizes,
-        "seeds": len({cell.seed for cell in cells}),
         "test_rows": cells[0].run.scores()["splits"]["test"]["count"],
         "confidence_level": _CONFIDENCE,
         "bootstrap_samples": _SAMPLES,
@@ -80,7 +80,7 @@ def summarize_curve(task: str, cells: Sequence[Cell], tuning: Mapping[str, Any])
         sums = np.stack([_sums(task, of_recipe) for of_recipe in by_recipe])
         by_seed, draws = _values(task, sums.sum(axis=2)), _bootstrap(task, sums)
         means = by_seed.mean(axis=1)
-        entry: dict[str, Any] = {"size": size, "recipes": {}}
+        entry: dict[str, Any] = {"size": size, "tuned_at": by_recipe[0][0].tuned_at, "recipes": {}}
         for i, name in enumerate(recipes):
             entry["recipes"][name] = {
                 metric: _interval(float(means[i]), draws[:, i]),
@@ -184,10 +184,13 @@ def _standing(summary: Mapping[str, Any], measure: Measure, entry: Mapping[str, 
 def _account(summary: Mapping[str, Any], measure: Measure) -> str:
     """What the table's numbers are means of, and how each recipe was tuned."""
     better = "less is better; " if measure.less_is_better else ""
+    seeds = [len(entry["recipes"][summary["recipes"][0]]["by_seed"]) for entry in summary["by_size"]]
+    of_seeds = f"{seeds[0]} seed(s)" if len(set(seeds)) == 1 else f"{', '.join(map(str, seeds))} seeds"
+    rows_alone = " (of rows alone where there is one seed)" if 1 in seeds else ""
     said = (
-        f"Means over {summary['seeds']} seed(s), each with a training sample of its own, on {summary['test_rows']:,} "
+        f"Means over {of_seeds}, each with a training sample of its own, on {summary['test_rows']:,} "
         f"test rows; {better}intervals ({summary['confidence_level']:.0%}) by {summary['bootstrap_samples']:,} draws "
-        "of seeds and rows, paired where two recipes are compared."
+        f"of seeds and rows{rows_alone}, paired where two recipes are compared."
     )
     tuning = summary["tuning"]
     if not tuning["fields"]:
@@ -196,7 +199,16 @@ def _account(summary: Mapping[str, Any], measure: Measure) -> str:
     values = ", ".join(f"{name} {field} {_tuned_values(summary, name)}" for name, field in tuning["fields"].items())
     return (
         f"{said} For each recipe and size one value was chosen on validation with the first seed, among {factors} "
-        f"times the recipe's own: {values}."
+        f"times the recipe's own: {values}.{_untuned(summary)}"
+    )
+
+
+def _untuned(summary: Mapping[str, Any]) -> str:
+    """Which sizes have a value that was chosen at another."""
+    return "".join(
+        f" {entry['size']:,} rows took what {entry['tuned_at']:,} chose."
+        for entry in summary["by_size"]
+        if entry.get("tuned_at", entry["size"]) != entry["size"]
     )
 
 

@@ -179,12 +179,11 @@ def test_the_words_say_who_is_ahead_and_who_loses(folder):
         for size, gap in enumerate(gaps, start=1):
             score, difference, back = ({"value": v, "low": v - 0.01, "high": v + 0.01} for v in (0.5, gap, -gap))
             rival = {"value": 0.5 - gap, "low": 0.5 - gap, "high": 0.5 - gap}
-            first = {metric: score, "factor": 1.0, "difference": {"b": difference}}
-            entries.append(
-                {"size": size, "recipes": {"a": first, "b": {metric: rival, "factor": 1.0, "difference": {"a": back}}}}
-            )
+            of_first = {metric: score, "difference": {"b": difference}, "factor": 1.0, "by_seed": [0.5, 0.5]}
+            of_rival = {metric: rival, "difference": {"a": back}, "factor": 1.0, "by_seed": [0.5, 0.5]}
+            entries.append({"size": size, "recipes": {"a": of_first, "b": of_rival}})
         tuning = {"factors": [1.0], "fields": {}, "values": {}}
-        about = {"seeds": 2, "test_rows": 9, "confidence_level": 0.95, "bootstrap_samples": 10}
+        about = {"test_rows": 9, "confidence_level": 0.95, "bootstrap_samples": 10}
         return curve_markdown({"task": task, "recipes": ["a", "b"], "by_size": entries, "tuning": tuning, **about})
 
     accuracy = said("classify", "accuracy", [0.04, -0.04, 0.005])
@@ -214,26 +213,35 @@ def test_models_that_write_have_a_curve_in_bits_per_byte(folder, capsys):
     (folder / "texts.txt").write_text("\n".join(text for text, _ in review_rows(300)), encoding="utf-8")
     for name, steps in (("learns", "null"), ("as-it-is", 0)):
         (folder / f"{name}.yaml").write_text(WRITER.format(name=name, steps=steps), encoding="utf-8")
-    arguments = ("learns.yaml", "as-it-is.yaml", "--sizes", "40,all", "--seeds", "1", "--output", "texts")
-    assert main(("curve", *arguments)) == 0
-    assert "learns − as-it-is" in capsys.readouterr().out
+    arguments = ["learns.yaml", "as-it-is.yaml", "--sizes", "40,all", "--seeds", "2,1", "--tuned_up_to", "40"]
+    assert main(["curve", *arguments, "--output", "texts"]) == 0
+    printed = capsys.readouterr().out
+    assert "learns − as-it-is" in printed
+    assert "Means over 2, 1 seeds" in printed
+    assert "of rows alone where there is one seed" in printed
     summary = json.loads((folder / "texts" / "curve.json").read_text(encoding="utf-8"))
     assert summary["sizes"] == [40, len(load_splits(load_recipe("learns.yaml").data, "generate").train)]
     assert list(summary["tuning"]["fields"]) == ["learns"]  # nothing is tuned where nothing is learnt
     for entry in summary["by_size"]:
         for name, values in entry["recipes"].items():
             tuned = "" if name == "as-it-is" else f"-x{values['factor']:.2g}"
-            run = folder / "texts" / "runs" / f"{name}-{entry['size']}-seed0{tuned}"
-            scores = json.loads((run / "scores.json").read_text())["splits"]["test"]
-            assert not (run / "samples.jsonl").exists()  # they follow prompts of the test split
-            assert scores["times_scored"] == 1
-            assert values["by_seed"] == [pytest.approx(scores["metrics"]["bits_per_byte"]["value"])]
-        found = {}
-        for factor in summary["tuning"]["factors"]:
-            run = folder / "texts" / "runs" / f"learns-{entry['size']}-seed0-x{factor:.2g}"
-            scores = json.loads((run / "scores.json").read_text())["splits"]["validation"]
-            found[factor] = scores["metrics"]["bits_per_byte"]["value"]
-        assert found[entry["recipes"]["learns"]["factor"]] == min(found.values())
+            assert len(values["by_seed"]) == (2 if entry["size"] == 40 else 1)
+            for seed, score in enumerate(values["by_seed"]):
+                run = folder / "texts" / "runs" / f"{name}-{entry['size']}-seed{seed}{tuned}"
+                scores = json.loads((run / "scores.json").read_text())["splits"]["test"]
+                assert not (run / "samples.jsonl").exists()  # they follow prompts of the test split
+                assert scores["times_scored"] == 1
+                assert score == pytest.approx(scores["metrics"]["bits_per_byte"]["value"])
+    found = {}
+    for factor in summary["tuning"]["factors"]:
+        run = folder / "texts" / "runs" / f"learns-40-seed0-x{factor:.2g}"
+        scores = json.loads((run / "scores.json").read_text())["splits"]["validation"]
+        found[factor] = scores["metrics"]["bits_per_byte"]["value"]
+    chosen = [entry["recipes"]["learns"]["factor"] for entry in summary["by_size"]]
+    assert found[chosen[0]] == min(found.values())
+    assert chosen[1] == chosen[0]  # above --tuned_up_to
+    assert len(list((folder / "texts" / "runs").glob(f"learns-{summary['sizes'][1]}-*"))) == 1
+    assert f"{summary['sizes'][1]} rows took what 40 chose." in printed
     whole = summary["by_size"][1]["recipes"]["learns"]
     assert whole["difference"]["as-it-is"]["high"] < 0  # some learning is better than none
 
