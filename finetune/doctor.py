@@ -391,15 +391,15 @@ def _overlap(
 
 
 def _overlap_finding(earlier: Sequence[str], later: str, overlap: Mapping[str, int], count: int) -> dict[str, Any]:
-    share = overlap["normalized"] / count
-    empty = f" ({overlap['empty']} of them empty)" if overlap["empty"] else ""
+    share = (overlap["normalized"] - overlap["empty"]) / count
+    empty = f" ({overlap['empty']:,} of them empty)" if overlap["empty"] else ""
     advice = "; scores are given without them too, data.leaked_test_rows drop leaves them out"
     advice = advice if later == "test" else ""
     return _finding(
         "overlap",
         "alarm" if share > 0.2 else "warning",
         f"{later}: {overlap['exact']:,} rows have their exact text in {' or '.join(earlier)}, "
-        f"{overlap['normalized']:,} when case, spacing and punctuation are ignored{empty}, {share:.1%} of them{advice}",
+        f"{overlap['normalized']:,} when case, spacing and punctuation are ignored{empty}, {share:.1%} of the rows with text{advice}",
     )
 
 
