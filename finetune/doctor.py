@@ -399,7 +399,8 @@ def _overlap_finding(earlier: Sequence[str], later: str, overlap: Mapping[str, i
         "overlap",
         "alarm" if share > 0.2 else "warning",
         f"{later}: {overlap['exact']:,} rows have their exact text in {' or '.join(earlier)}, "
-        f"{overlap['normalized']:,} when case, spacing and punctuation are ignored{empty}, {share:.1%} of the rows with text{advice}",
+        f"{overlap['normalized']:,} when case, spacing and punctuation are ignored{empty}, {share:.1%} of the rows "
+        f"with text{advice}",
     )
 
 

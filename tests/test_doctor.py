@@ -57,6 +57,8 @@ def test_overlaps_count_validation_as_seen_and_empty_rows_of_the_files(tmp_path)
     data = {"train_file": train, "validation_file": validation, "test_file": test}
     report = diagnose(recipe_for_file(train, [(f"data.{name}", path) for name, path in data.items()]))
     assert report["overlaps"]["test"] == {"in": ["train", "validation"], "exact": 2, "normalized": 3, "empty": 1}
+    in_test = next(finding for finding in found(report, "overlap") if finding["message"].startswith("test: "))
+    assert "(1 of them empty), 66.7% of the rows with text" in in_test["message"]  # the empty row is left out
     splits = load_splits(Data(**data, leaked_test_rows="drop"))
     assert [row["text"] for row in splits.test] == ["new"]
     assert splits.report["splits"]["test"]["dropped"] == {"empty": 1, "leaked": 2}
