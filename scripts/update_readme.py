@@ -1,33 +1,59 @@
-"""Write what a run left into the README: the table and words of a comparison, a curve, or reviews that were written.
+"""Write what a run left into the README: a comparison's table and words, a curve, reviews, or perplexities.
 
 python scripts/update_readme.py quickstart reports/quickstart/comparison.md
 python scripts/update_readme.py writers reports/quickstart-writers/comparison.md
 python scripts/update_readme.py reviews reports/quickstart-writers/reviews.md
 python scripts/update_readme.py nsmc reports/nsmc/comparison.md
 python scripts/update_readme.py curve finetune/models/embedded/mini-bert-ko/pretraining/curve-nsmc.json
+python scripts/update_readme.py wikitext runs/wikitext2-lstm
 """
 
 import json
+import math
 import sys
+from datetime import datetime
 from pathlib import Path
 
 from finetune.reporting.learning_curve import curve_markdown
+from finetune.run import RunDirectory, open_run
 
 README = Path(__file__).parent.parent / "README.md"
 
 
 def main(block: str, source: Path) -> None:
     """Replace what stands between the marks of `block` by the table and the words of `source`."""
-    text = source.read_text(encoding="utf-8")
-    if source.suffix == ".json":
-        shown = curve_markdown(json.loads(text)).strip()
+    if source.is_dir():
+        shown = perplexities(open_run(source))
+    elif source.suffix == ".json":
+        shown = curve_markdown(json.loads(source.read_text(encoding="utf-8"))).strip()
     else:
-        table = text[text.index("| ") :]
-        shown = table.partition("\n## ")[0].strip()
+        text = source.read_text(encoding="utf-8")
+        shown = text[text.index("| ") :].partition("\n## ")[0].strip()
     begin, end = f"<!-- {block}: written by scripts/update_readme.py -->\n", f"<!-- end of {block} -->"
     before, _, rest = README.read_text(encoding="utf-8").partition(begin)
     _, _, after = rest.partition(end)
     README.write_text(f"{before}{begin}\n{shown}\n\n{end}{after}", encoding="utf-8")
+
+
+def perplexities(run: RunDirectory) -> str:
+    """A language model's perplexity on the test split, what it took, and its way there by epoch."""
+    scores, environment = run.scores(), run.environment()
+    start, end = (datetime.fromisoformat(environment[name]) for name in ("start", "end"))
+    minutes = (end - start).total_seconds() / 60
+    test, cost = scores["splits"]["test"], scores["cost"]
+    perplexity = {name: f"{value:.1f}" for name, value in test["metrics"]["perplexity"].items()}
+    validations = [(line["epoch"], line["validation"]["loss"]) for line in run.log() if "validation" in line]
+    return "\n".join(
+        [
+            f"| Epoch | {' | '.join(f'{epoch:g}' for epoch, _ in validations)} |",
+            f"| :--- |{' ---: |' * len(validations)}",
+            f"| Validation perplexity | {' | '.join(f'{math.exp(loss):.1f}' for _, loss in validations)} |",
+            "",
+            f"Test perplexity {perplexity['value']} [{perplexity['low']}, {perplexity['high']}] on {test['tokens']:,} "
+            f"tokens by {cost['parameters'] / 1e6:.1f} M parameters; the whole run, scoring included, took "
+            f"{minutes:.0f} minutes on {environment['threads']} threads ({environment['device']}).",
+        ]
+    )
 
 
 if __name__ == "__main__":
