@@ -23,7 +23,7 @@ from finetune.text.masking import IGNORED_LABEL
 
 _TARGETS_AT_ONCE = 2048
 _OF_TARGETS = 2
-"""Dimensions of logits, (targets, vocabulary), that are of the targets alone; losses of them have one less."""
+"""Dimensions of logits, (targets, vocabulary), that are of the targets alone."""
 _HEADS = (
     "cls",  # BERT, KoBERT, DeBERTa
     "lm_head",  # RoBERTa, XLM-R; GPT-2, Llama, Qwen and most decoders
@@ -118,14 +118,14 @@ def loss_and_state(
     is cut into batches. A recurrent language model goes on from `state`, and gives the one that it ends in.
     """
     logits, after = _logits(model, batch, state)
+    if _takes_targets(model):
+        return logits[:, 0].sum(), after
     return _loss_of(logits, batch), after
 
 
 def _loss_of(logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
     if logits.dtype in (torch.bfloat16, torch.float16):
         logits = logits.float()
-    if _has_token_targets(batch) and logits.ndim == 1:
-        return logits.sum()  # the losses themselves
     if _has_token_targets(batch):
         return nn.functional.cross_entropy(logits, batch["labels"][_targets(batch)], reduction="sum")
     if batch["labels"].is_floating_point():
@@ -152,7 +152,7 @@ def _has_token_targets(batch: Mapping[str, Tensor]) -> bool:
 def _logits(model: nn.Module, batch: Mapping[str, Tensor], state: State | None = None) -> tuple[Tensor, State | None]:
     """What the model says of each row, (batch, labels), or of each token that is a target, (targets, vocabulary).
 
-    And the state that it ends in, if it has one.
+    And the state that it ends in, if it has one. A head that takes targets says less, as `AdaptiveHead.forward` does.
     """
     inputs: dict[str, Any] = {name: tensor for name, tensor in batch.items() if name != "labels"}
     if state is not None:
@@ -170,15 +170,14 @@ def _logits(model: nn.Module, batch: Mapping[str, Tensor], state: State | None =
 def _head_sees(model: nn.Module, targets: Tensor, labels: Tensor) -> Iterator[None]:
     """Let the head over the vocabulary see the targets alone: it costs as much as a small encoder, mostly for naught.
 
-    A hook inside the forward pass, so that DistributedDataParallel around the model does its part. In training a head
-    that takes targets is told them, and gives their losses in place of logits.
+    A hook inside the forward pass, so that DistributedDataParallel around the model does its part. A head that takes
+    targets is told them.
     """
-    inner = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
-    head = next((getattr(inner, name) for name in _HEADS if hasattr(inner, name)), None)
+    head = _vocabulary_head(model)
     if head is None:
         yield
         return
-    sought = {"targets": labels[targets]} if model.training and getattr(head, "takes_targets", False) else {}
+    sought = {"targets": labels[targets]} if _takes_targets(model) else {}
 
     def choose(_: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return (inputs[0][targets], *inputs[1:]), {**named, **sought}
@@ -188,6 +187,15 @@ def _head_sees(model: nn.Module, targets: Tensor, labels: Tensor) -> Iterator[No
         yield
     finally:
         hook.remove()
+
+
+def _vocabulary_head(model: nn.Module) -> nn.Module | None:
+    inner = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+    return next((getattr(inner, name) for name in _HEADS if hasattr(inner, name)), None)
+
+
+def _takes_targets(model: nn.Module) -> bool:
+    return getattr(_vocabulary_head(model), "takes_targets", False)
 
 
 def is_rating(model: nn.Module) -> bool:
@@ -266,6 +274,8 @@ def target_outputs(
     And the state that a recurrent model ends in, having gone on from `state`.
     """
     logits, after = _logits(model, batch, state)
+    if _takes_targets(model):
+        return logits.double().cpu().numpy(), after
     references = batch["labels"][_targets(batch)]
     found = np.empty((len(references), 2))
     # Some targets at a time: in float64, the logits over a large vocabulary would not fit into memory.

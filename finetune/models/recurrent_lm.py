@@ -20,6 +20,8 @@ from transformers.utils.generic import ModelOutput
 
 from finetune.models.recurrent import CELLS, RecurrentConfig, RecurrentPreTrainedModel, gather_positions
 
+_STATES_AT_ONCE = 1024
+"""Whose probabilities of all tokens are in memory together."""
 State = tuple[Tensor, ...]
 """For each layer what it carries on: (1, batch, size), and of an LSTM (2, batch, size), the output and the cell."""
 
@@ -44,21 +46,29 @@ class AdaptiveHead(nn.Module):
     """
 
     takes_targets = True
-    """In training it is told which tokens are sought, and computes no others in their clusters' place."""
+    """It may be told which tokens are sought, and computes no others in their clusters' place."""
 
     def __init__(self, size: int, vocabulary_size: int, cutoffs: Sequence[int]) -> None:
         super().__init__()
         self.softmax = nn.AdaptiveLogSoftmaxWithLoss(size, vocabulary_size, list(cutoffs), div_value=4.0)
 
     def forward(self, states: Tensor, targets: Tensor | None = None) -> Tensor:
-        """Log probabilities, (..., vocabulary), of states (..., size); with targets, (n,), losses of (n, size)."""
+        """Log probabilities, (..., vocabulary), of states (..., size).
+
+        With targets, (n,), the losses of states (n, size) as (n, 1); outside of training (n, 2), the second whether the
+        target was the most probable token.
+        """
         # PyTorch's module mixes its input's precision with that of autocast.
         with torch.autocast(states.device.type, enabled=False):
             if targets is None:
                 return self.softmax.log_prob(states.float().flatten(0, -2)).unflatten(0, states.shape[:-1])
-            losses = -self.softmax(states.float(), targets).output
+            losses: Tensor = -self.softmax(states.float(), targets).output
+            if not self.training:
+                found = torch.cat([self.softmax.predict(some) for some in states.float().split(_STATES_AT_ONCE)])
+                return torch.stack([losses, (found == targets).float()], dim=1)
             # A cluster that no target is in gets a gradient all the same, of zero: processes wait for each other's.
-            return losses + 0.0 * torch.stack([weight.sum() for weight in self.softmax.tail.parameters()]).sum()
+            of_all = 0.0 * torch.stack([weight.sum() for weight in self.softmax.tail.parameters()]).sum()
+            return (losses + of_all).unsqueeze(dim=1)
 
 
 class RecurrentForCausalLM(RecurrentPreTrainedModel, GenerationMixin):

@@ -149,11 +149,15 @@ def test_adaptive_softmax_gives_the_losses_of_its_own_probabilities():
     with torch.no_grad():
         logits = model(input_ids=batch["input_ids"]).logits
     assert torch.allclose(logits.exp().sum(dim=-1), torch.ones(3, 8), atol=1e-5)
+    batch["labels"][1] = logits[1].argmax(dim=-1)
     expected = torch.nn.functional.cross_entropy(logits.transpose(1, 2), batch["labels"], reduction="sum")
     assert tasks.loss_sum(model, batch).item() == pytest.approx(expected.item(), rel=1e-5)
     with torch.no_grad():
         of_rows = tasks.outputs(model, batch)
     assert of_rows[:, 0].sum() == pytest.approx(expected.item(), rel=1e-5)
+    hits = (logits.argmax(dim=-1) == batch["labels"]).sum(dim=1)
+    assert hits[1] == 8
+    assert of_rows[:, 1] == pytest.approx(hits.numpy())
     model.train()  # where it is told what is sought
     assert tasks.loss_sum(model, batch).item() == pytest.approx(expected.item(), rel=1e-5)
     prompt = {"input_ids": torch.tensor([[BOS, 5]]), "attention_mask": torch.ones(1, 2, dtype=torch.long)}
