@@ -67,6 +67,7 @@ class ValidationPoint:
     epoch: float | None
     loss: float | None
     accuracy: float | None
+    bits_per_byte: float | None = None
 
 
 @dataclass(frozen=True)
@@ -327,7 +328,7 @@ def _summarize(run: RunDirectory, name: str) -> RunSummary:
         confusion_matrix=tuple(tuple(row) for row in test.get("confusion_matrix", ())),
         without_leaked_rows=_without_leaked_rows(test.get("without_leaked_rows")),
         cost=Cost(**{key: _finite(cost.get(key)) for key in Cost.__dataclass_fields__}),
-        curve=_read_curve(run),
+        curve=read_curve(run),
         environment=run.environment(),
     )
 
@@ -348,7 +349,12 @@ def _without_leaked_rows(raw: Mapping[str, Any] | None) -> WithoutLeakedRows | N
     return None if raw is None else WithoutLeakedRows(raw["count"], raw["left_out"], _metrics(raw["metrics"]))
 
 
-def _read_curve(run: RunDirectory) -> Curve:
+def read_curve(run: RunDirectory) -> Curve:
+    """The training log of a run.
+
+    Raises:
+        UserError: it is damaged.
+    """
     training: list[TrainingPoint] = []
     validation: list[ValidationPoint] = []
     not_finite = 0
@@ -356,8 +362,8 @@ def _read_curve(run: RunDirectory) -> Curve:
         for record in run.log():
             step, epoch = float(record["step"]), record.get("epoch")
             if (metrics := record.get("validation")) is not None:
-                loss, accuracy = _finite(metrics.get("loss")), _finite(metrics.get("accuracy"))
-                validation.append(ValidationPoint(step, epoch, loss, accuracy))
+                values = {name: _finite(metrics.get(name)) for name in ("loss", "accuracy", "bits_per_byte")}
+                validation.append(ValidationPoint(step, epoch, **values))
             elif (loss := record.get("loss")) is not None:
                 if math.isfinite(loss):
                     training.append(TrainingPoint(step, epoch, loss))

@@ -26,6 +26,7 @@ from finetune.reporting.tables import (
 MOST_MATRIX_LABELS = 12
 """With more labels a matrix no longer reads: the commonest confusions are listed in its place."""
 LISTED_CONFUSIONS = 20
+_LOSS_CAPTION = "Loss. Lines: training, smoothed over what was logged (faint). Dotted, with points: validation."
 FOLDED_LABELS = 12
 """With more labels the table of scores per label is folded."""
 
@@ -49,6 +50,15 @@ class Confusion:
     share: float
 
 
+@dataclass(frozen=True)
+class LineKey:
+    """A run in a plot: the colour of its line, as CSS, and the dashes, as SVG; none for a whole line."""
+
+    run: str
+    color: str
+    dashes: str
+
+
 def page_template(name: str) -> Template:
     """A template of a page: what it is given is escaped, and nothing that it names may be missing."""
     environment = Environment(
@@ -65,6 +75,7 @@ def page_template(name: str) -> Template:
 
 def render_page(comparison: Comparison, findings: Findings) -> str:
     """The page as HTML text; every name and label in it is escaped."""
+    keys = line_keys(comparison.runs)
     few_labels = len(comparison.labels) <= MOST_MATRIX_LABELS
     return page_template("comparison.html.j2").render(
         comparison=comparison,
@@ -76,10 +87,14 @@ def render_page(comparison: Comparison, findings: Findings) -> str:
         ],
         # Marked as safe: the SVG is made here, and names in it are escaped.
         forest=Markup(plots.forest_plot(comparison)),
-        curves=_curves(comparison),
-        colors={run.name: f"var(--series-{i % plots.SERIES + 1})" for i, run in enumerate(comparison.runs)},
-        dashes={run.name: " ".join(map(str, plots.dashes(i))) for i, run in enumerate(comparison.runs)},
-        trained=[run for run in comparison.runs if run.curve.training or run.curve.validation],
+        curves=drawn_curves(
+            [
+                (_LOSS_CAPTION, plots.loss_plot(comparison.runs)),
+                ("Accuracy on the validation rows.", plots.accuracy_plot(comparison.runs)),
+            ]
+        ),
+        keys=keys,
+        trained=[keys[run.name] for run in comparison.runs if run.curve.training or run.curve.validation],
         matrices=[(run, matrix_cells(run)) for run in comparison.runs if run.confusion_matrix] if few_labels else [],
         confusions=[] if few_labels else [(run, confusions(run, comparison.labels)) for run in comparison.runs],
         per_class=_per_class(comparison),
@@ -88,15 +103,17 @@ def render_page(comparison: Comparison, findings: Findings) -> str:
     )
 
 
-def _curves(comparison: Comparison) -> list[tuple[str, Markup]]:
-    drawn = (
-        (
-            "Loss. Lines: training, smoothed over what was logged (faint). Dotted, with points: validation.",
-            plots.loss_plot(comparison),
-        ),
-        ("Accuracy on the validation rows.", plots.accuracy_plot(comparison)),
-    )
-    return [(caption, Markup(svg)) for caption, svg in drawn if svg is not None]
+def drawn_curves(curves: Sequence[tuple[str, str | None]]) -> list[tuple[str, Markup]]:
+    """Captions and SVG of what there was to draw. Marked as safe: it is made here, and names in it are escaped."""
+    return [(caption, Markup(svg)) for caption, svg in curves if svg is not None]
+
+
+def line_keys(runs: Sequence[plots.Logged]) -> dict[str, LineKey]:
+    """The line of each run in the plots, by its name."""
+    return {
+        run.name: LineKey(run.name, f"var(--series-{i % plots.SERIES + 1})", " ".join(map(str, plots.dashes(i))))
+        for i, run in enumerate(runs)
+    }
 
 
 def matrix_cells(run: RunSummary) -> list[list[MatrixCell]]:

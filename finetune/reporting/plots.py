@@ -5,9 +5,9 @@ import re
 from collections.abc import Callable, Sequence
 from html import escape
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from finetune.reporting.comparison import Comparison, RunSummary, TrainingPoint, ValidationPoint
+from finetune.reporting.comparison import Comparison, Curve, RunSummary, TrainingPoint, ValidationPoint
 from finetune.reporting.tables import interval_text, shortened
 
 if TYPE_CHECKING:
@@ -34,6 +34,15 @@ _CSS = {
 }
 
 Position = Callable[[TrainingPoint | ValidationPoint], float]
+
+
+class Logged(Protocol):
+    """A run with its training log."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def curve(self) -> Curve: ...
 
 
 def dashes(index: int) -> tuple[float, ...]:
@@ -117,9 +126,9 @@ def _draw_interval(axes: "Axes", i: int, run: RunSummary, left: float) -> None:
 # --- curves -----------------------------------------------------------------------------------------------------------
 
 
-def curve_axis(comparison: Comparison) -> tuple[str, Position]:
+def curve_axis(runs: Sequence[Logged]) -> tuple[str, Position]:
     """What the curves run over: epochs, which compare across batch sizes, or steps where the log has no such epochs."""
-    for run in comparison.runs:
+    for run in runs:
         for points in (run.curve.training, run.curve.validation):
             epochs = [point.epoch for point in points if point.epoch is not None]
             rising = all(before < after for before, after in pairwise(epochs))
@@ -128,13 +137,13 @@ def curve_axis(comparison: Comparison) -> tuple[str, Position]:
     return "Epoch", lambda point: point.epoch or 0.0
 
 
-def loss_plot(comparison: Comparison) -> str | None:
+def loss_plot(runs: Sequence[Logged]) -> str | None:
     """Training loss (as logged, faint, and smoothed) and validation loss (points); None where nothing was logged."""
-    if not any(run.curve.training or run.curve.validation for run in comparison.runs):
+    if not any(run.curve.training or run.curve.validation for run in runs):
         return None
-    figure, axes = _curve_axes(comparison, "Loss")
-    _, position = curve_axis(comparison)
-    for i, run in enumerate(comparison.runs):
+    figure, axes = _curve_axes(runs, "Loss")
+    _, position = curve_axis(runs)
+    for i, run in enumerate(runs):
         color, dash = _SERIES[i % SERIES], (0, dashes(i) or None)
         x, losses = [position(point) for point in run.curve.training], [point.loss for point in run.curve.training]
         axes.plot(x, losses, color=color, linewidth=1, alpha=0.28)
@@ -142,22 +151,34 @@ def loss_plot(comparison: Comparison) -> str | None:
         validated = [(position(point), point.loss) for point in run.curve.validation if point.loss is not None]
         axes.plot(*_unzip(validated), color=color, linewidth=1, linestyle=":")
         axes.plot(*_unzip(validated), "o", color=color, markersize=6.5, markeredgecolor=_SURFACE, markeredgewidth=1.2)
-    label = f"Loss over {curve_axis(comparison)[0].lower()}s"
-    return _svg(figure, "loss", label, _ends(comparison, "loss"), {})
+    label = f"Loss over {curve_axis(runs)[0].lower()}s"
+    return _svg(figure, "loss", label, _ends(runs, "loss"), {})
 
 
-def accuracy_plot(comparison: Comparison) -> str | None:
+def accuracy_plot(runs: Sequence[Logged]) -> str | None:
     """Validation accuracy; None where nothing was validated during training."""
-    if not any(point.accuracy is not None for run in comparison.runs for point in run.curve.validation):
+    return _validation_plot(runs, "accuracy", "Validation accuracy, %", 100)
+
+
+def bits_plot(runs: Sequence[Logged]) -> str | None:
+    """Validation bits per byte, which compare across vocabularies as losses do not; None where there are none."""
+    return _validation_plot(runs, "bits_per_byte", "Validation bits per byte", 1)
+
+
+def _validation_plot(runs: Sequence[Logged], metric: str, title: str, scale: float) -> str | None:
+    _, position = curve_axis(runs)
+    curves = [
+        [(position(point), scale * value) for point in run.curve.validation if (value := getattr(point, metric))]
+        for run in runs
+    ]
+    if not any(curves):
         return None
-    figure, axes = _curve_axes(comparison, "Validation accuracy, %")
-    _, position = curve_axis(comparison)
-    for i, run in enumerate(comparison.runs):
-        points = [(position(p), 100 * p.accuracy) for p in run.curve.validation if p.accuracy is not None]
+    figure, axes = _curve_axes(runs, title)
+    for i, points in enumerate(curves):
         axes.plot(*_unzip(points), color=_SERIES[i % SERIES], linewidth=2, linestyle=(0, dashes(i) or None),
                   marker="o", markersize=6.5, markeredgecolor=_SURFACE, markeredgewidth=1.2)  # fmt: skip
-    label = f"Validation accuracy over {curve_axis(comparison)[0].lower()}s"
-    return _svg(figure, "validation", label, _ends(comparison, "accuracy"), {})
+    label = f"{title.removesuffix(', %')} over {curve_axis(runs)[0].lower()}s"
+    return _svg(figure, "validation", label, _ends(runs, metric), {})
 
 
 def smooth(values: Sequence[float]) -> list[float]:
@@ -173,13 +194,13 @@ def smooth(values: Sequence[float]) -> list[float]:
     return smoothed
 
 
-def _ends(comparison: Comparison, metric: str) -> str:
+def _ends(runs: Sequence[Logged], metric: str) -> str:
     """What the curves come to, for those who do not see them."""
     parts = []
-    for run in comparison.runs:
+    for run in runs:
         values = [getattr(point, metric) for point in run.curve.validation]
         if values and values[-1] is not None:
-            parts.append(f"{run.name} ends at a validation {metric} of {values[-1]:.3f}")
+            parts.append(f"{run.name} ends at a validation {metric.replace('_', ' ')} of {values[-1]:.3f}")
     return "; ".join(parts)
 
 
@@ -187,11 +208,11 @@ def _unzip(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[flo
     return [x for x, _ in points], [y for _, y in points]
 
 
-def _curve_axes(comparison: Comparison, label: str) -> "tuple[Figure, Axes]":
+def _curve_axes(runs: Sequence[Logged], label: str) -> "tuple[Figure, Axes]":
     from matplotlib.ticker import MaxNLocator
 
     height = 310
-    name, position = curve_axis(comparison)
+    name, position = curve_axis(runs)
     figure = _figure(height)
     axes = figure.add_axes((54 / WIDTH, 46 / height, (WIDTH - 66) / WIDTH, (height - 58) / height))
     _style(axes)
@@ -199,18 +220,13 @@ def _curve_axes(comparison: Comparison, label: str) -> "tuple[Figure, Axes]":
     axes.grid(axis="y", color=_RULE, linewidth=1)
     axes.set_xlabel(name)
     axes.set_ylabel(label)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=_longest(comparison, position) >= 2))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=_longest(runs, position) >= 2))
     return figure, axes
 
 
-def _longest(comparison: Comparison, position: Position) -> float:
+def _longest(runs: Sequence[Logged], position: Position) -> float:
     """The last epoch or step of all curves."""
-    ends = [
-        position(points[-1])
-        for run in comparison.runs
-        for points in (run.curve.training, run.curve.validation)
-        if points
-    ]
+    ends = [position(points[-1]) for run in runs for points in (run.curve.training, run.curve.validation) if points]
     return max(ends, default=0.0)
 
 

@@ -13,15 +13,18 @@ from numpy.typing import NDArray
 import finetune
 from finetune.errors import UserError
 from finetune.recipe import DecoderModel, Model, RecurrentModel
+from finetune.reporting import plots
 from finetune.reporting.comparison import (
+    Curve,
     Metric,
     describe_model,
     display_names,
     printable,
+    read_curve,
     refuse_other_rows,
     test_scores,
 )
-from finetune.reporting.page import page_template
+from finetune.reporting.page import drawn_curves, line_keys, page_template
 from finetune.reporting.tables import (
     NOTHING,
     Cell,
@@ -59,6 +62,7 @@ class TextRun:
     parameters: int | None
     trainable_parameters: int | None
     training_seconds: float | None
+    curve: Curve
 
 
 @dataclass(frozen=True)
@@ -171,6 +175,7 @@ def _summarize(
         parameters=cost.get("parameters"),
         trainable_parameters=cost.get("trainable_parameters"),
         training_seconds=cost.get("training_seconds"),
+        curve=read_curve(run),
     )
 
 
@@ -339,9 +344,14 @@ def text_markdown(comparison: TextComparison) -> str:
 
 def render_text_page(comparison: TextComparison) -> str:
     """The page as HTML text; every name and text in it is escaped."""
+    keys = line_keys(comparison.runs)
     return page_template("texts.html.j2").render(
         comparison=comparison,
         table=text_table(comparison),
         samples=samples_table(comparison),
         sentences=sentences(comparison),
+        curves=drawn_curves(
+            [("Bits per byte on the validation texts, the fewer the better.", plots.bits_plot(comparison.runs))]
+        ),
+        trained=[keys[run.name] for run in comparison.runs if run.curve.validation],
     )

@@ -175,6 +175,8 @@ def test_runs_that_write_are_compared_on_the_same_texts(folder, capsys):
         text = (folder / "report" / name).read_text(encoding="utf-8")
         assert "Distinct-1" in text
         assert data["samples"][0]["texts"][0] in text
+    assert "Validation bits per byte over epochs</title>" in text
+    assert text.count('class="key"') == 2  # the legend
     assert "different test rows" in fails(capsys, "compare", "runs/small", "runs/prompted", "--output", "other")
 
 
