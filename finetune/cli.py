@@ -74,9 +74,13 @@ def _parser() -> argparse.ArgumentParser:
     # Whole flags only: a recipe's --seed is no short form of the curve's --seeds.
     add_command = partial(commands.add_parser, allow_abbrev=False)
 
-    command = add_command("quickstart", help="embedded data: floors, LSTM, pretrained encoder, comparison, in minutes")
+    command = add_command("quickstart", help="embedded data: floors, from scratch, pretrained; to label and to write")
     command.add_argument("--output_dir", default="runs", help="the directory that holds the run directories")
-    command.add_argument("--report_dir", default="reports/quickstart", help="where the comparison goes")
+    command.add_argument(
+        "--report_dir",
+        default="reports/quickstart",
+        help="where the comparison goes (the writers': its name and -writers)",
+    )
     command.set_defaults(run=_quickstart)
 
     command = add_command("recipes", help="list the shipped recipes; `recipes show NAME` prints one")
@@ -174,7 +178,7 @@ def _parser() -> argparse.ArgumentParser:
         "--seeds", default="3", metavar="N,N", help="runs of each recipe: one number, or one for each size"
     )
     command.add_argument(
-        "--tuned_up_to", type=int, metavar="N", help="larger sizes take the values chosen at the last one up to N"
+        "--tuned_up_to", metavar="N", help="larger sizes take the values chosen at the last one up to N"
     )
     command.add_argument("--output", required=True, metavar="DIR", help="where the runs and the table go")
     command.set_defaults(run=_curve)
@@ -387,11 +391,15 @@ def _curve(options: argparse.Namespace, rest: Sequence[str]) -> None:
         seeds = [int(number) for number in options.seeds.split(",")]
     except ValueError:
         raise UserError(f"--seeds {options.seeds}: whole numbers are needed, such as 3 or 3,3,1") from None
+    try:
+        tuned_up_to = None if options.tuned_up_to is None else int(options.tuned_up_to)
+    except ValueError:
+        raise UserError(f"--tuned_up_to {options.tuned_up_to}: a whole number is needed, such as 10000") from None
     _quiet_libraries()
     from finetune.curve import curve
 
     typed = ["finetune", *sys.argv[1:]]
-    page = curve(recipes, sizes, seeds, Path(options.output), typed, tuned_up_to=options.tuned_up_to)
+    page = curve(recipes, sizes, seeds, Path(options.output), typed, tuned_up_to=tuned_up_to)
     print(page.read_text(encoding="utf-8"))
 
 

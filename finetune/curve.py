@@ -42,6 +42,8 @@ def curve(
     rows = len(load_splits(recipes[0].data.model_copy(update={"max_train_rows": None}), recipes[0].task).train)
     of_each = [*seeds] * (len(sizes) if len(seeds) == 1 else 1)
     counts = dict(sorted({rows if size is None else size: n for size, n in zip(sizes, of_each, strict=True)}.items()))
+    if len(counts) < len(of_each) and len(seeds) > 1:
+        raise UserError(f"curve: two of --sizes are the same ({rows:,} rows are all); give each size once")
     if max(counts) > rows:
         raise UserError(f"curve: --sizes {max(counts)} is more than the {rows:,} training rows that there are")
     cells: list[Cell] = []
@@ -58,7 +60,7 @@ def curve(
                     evaluate_split(str(run.path), "test")
                 cells.append(Cell(recipe.name, size, seed, factors[recipe.name], tuned_at, run))
         # After every size, since the next one takes several times as long.
-        page = write_curve(summarize_curve(recipes[0].task, cells, _tuning_account(recipes)), output)
+        page = write_curve(summarize_curve(recipes[0].task, cells, _tuning_account(recipes), rows), output)
     return page
 
 
@@ -68,7 +70,8 @@ def _check(
     names = [recipe.name for recipe in recipes]
     if len(set(names)) < len(names):
         raise UserError("curve: two recipes have one name; give each a name of its own")
-    if not sizes or min(size or 1 for size in sizes) < 1 or min(seeds) < 1 or (tuned_up_to or 1) < 1:
+    counts = [*(size for size in sizes if size is not None), *seeds, *([] if tuned_up_to is None else [tuned_up_to])]
+    if min(counts) < 1:
         raise UserError("curve: --sizes, --seeds and --tuned_up_to are whole numbers from 1 on")
     if len(seeds) not in (1, len(sizes)):
         raise UserError(f"curve: --seeds has {len(seeds)} numbers; give one, or one for each of the {len(sizes)} sizes")

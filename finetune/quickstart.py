@@ -8,6 +8,7 @@ from pathlib import Path
 from finetune.generate import load_generator
 from finetune.progress import say
 from finetune.recipe import load_recipe
+from finetune.reporting.compare import check_output
 from finetune.reporting.tables import Cell, Column, Table, markdown_table
 from finetune.reporting.terminal import compare_and_print
 from finetune.training import train
@@ -26,13 +27,22 @@ _SEED, _TEMPERATURE = 1, 0.8
 
 
 def quickstart(output_dir: Path, report_dir: Path) -> None:
-    """Train all of them, write the comparisons, say what to do next; earlier quickstart runs are replaced."""
+    """Train all of them, write the comparisons, say what to do next; earlier quickstart runs are replaced.
+
+    The writers' comparison goes beside `report_dir`, whose name it has with -writers behind it.
+
+    Raises:
+        UserError: a place for a report holds something else.
+    """
+    check_output(report_dir)  # not after all of the training
+    named = report_dir if report_dir.name not in ("", "..") else report_dir.resolve()
+    writers_report = named.with_name(f"{named.name}-writers")
+    check_output(writers_report)
     classifiers = _train(CLASSIFIERS, output_dir)
     say("")
     compare_and_print(classifiers, report_dir)
     writers = _train(WRITERS, output_dir)
     say("")
-    writers_report = report_dir.with_name(f"{report_dir.name}-writers")
     compare_and_print(writers, writers_report)
     _write_reviews(writers, writers_report)
     command = "finetune" if shutil.which("finetune") else Path(sys.argv[0]).as_posix()

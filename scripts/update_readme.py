@@ -31,13 +31,17 @@ def main(block: str, source: Path) -> None:
         shown = text[text.index("| ") :].partition("\n## ")[0].strip()
     begin, end = f"<!-- {block}: written by scripts/update_readme.py -->\n", f"<!-- end of {block} -->"
     before, _, rest = README.read_text(encoding="utf-8").partition(begin)
-    _, _, after = rest.partition(end)
+    _, mark, after = rest.partition(end)
+    if not mark:
+        sys.exit(f"README.md has no block {block}: {begin.strip()} ... {end}")
     README.write_text(f"{before}{begin}\n{shown}\n\n{end}{after}", encoding="utf-8")
 
 
 def perplexities(run: RunDirectory) -> str:
     """A language model's perplexity on the test split, what it took, and its way there by epoch."""
     scores, environment = run.scores(), run.environment()
+    if environment.get("resumed"):
+        sys.exit(f"{run.path} was stopped and resumed: how long it took is not known")
     start, end = (datetime.fromisoformat(environment[name]) for name in ("start", "end"))
     minutes = (end - start).total_seconds() / 60
     test, cost = scores["splits"]["test"], scores["cost"]

@@ -29,7 +29,7 @@ def compare_runs(paths: Sequence[Path], output: Path) -> Comparison | TextCompar
     Raises:
         UserError: runs that may not be compared (see `read_comparison`), or an `output` that holds something else.
     """
-    _check_output(output)
+    check_output(output)
     directories = [open_run(path) for path in paths]
     comparison: Comparison | TextComparison
     # The JSON file first: it marks the directory as a comparison's, should the others not come to be written.
@@ -55,7 +55,12 @@ def compare_runs(paths: Sequence[Path], output: Path) -> Comparison | TextCompar
     return comparison
 
 
-def _check_output(output: Path) -> None:
+def check_output(output: Path) -> None:
+    """Refuse a place for a report that holds something else.
+
+    Raises:
+        UserError: it does.
+    """
     if output.exists() and not output.is_dir():
         raise UserError(f"{output} is a file; choose another --output")
     if output.is_dir() and any(output.iterdir()) and not (output / DATA_FILE).is_file():

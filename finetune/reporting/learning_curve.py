@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from finetune.errors import UserError
-from finetune.reporting.text_comparison import text_sums
+from finetune.reporting.text_comparison import refuse_other_parts, text_sums
 from finetune.run import RunDirectory
 
 _SAMPLES = 2000
@@ -49,14 +49,16 @@ class Cell:
     run: RunDirectory
 
 
-def summarize_curve(task: str, cells: Sequence[Cell], tuning: Mapping[str, Any]) -> dict[str, Any]:
+def summarize_curve(task: str, cells: Sequence[Cell], tuning: Mapping[str, Any], train_rows: int) -> dict[str, Any]:
     """The curve as JSON values: per size each recipe's mean score, and its difference to every other recipe's.
+
+    `train_rows` are all that there are: of so many no seed has a sample of its own.
 
     Intervals are hierarchical bootstraps: seeds (with their training samples) are drawn anew, and test rows are; the
     recipes share both draws, so that differences are paired.
 
     Raises:
-        UserError: the runs were not scored on the same test rows.
+        UserError: the runs were not scored on the same test rows, or on different parts of their texts.
     """
     recipes = list(dict.fromkeys(cell.recipe for cell in cells))
     sizes = sorted({cell.size for cell in cells})
@@ -69,6 +71,7 @@ def summarize_curve(task: str, cells: Sequence[Cell], tuning: Mapping[str, Any])
         "task": task,
         "recipes": recipes,
         "sizes": sizes,
+        "train_rows": train_rows,
         "test_rows": cells[0].run.scores()["splits"]["test"]["count"],
         "confidence_level": _CONFIDENCE,
         "bootstrap_samples": _SAMPLES,
@@ -78,6 +81,9 @@ def summarize_curve(task: str, cells: Sequence[Cell], tuning: Mapping[str, Any])
     for size in sizes:
         by_recipe = [[cell for cell in cells if (cell.recipe, cell.size) == (name, size)] for name in recipes]
         sums = np.stack([_sums(task, of_recipe) for of_recipe in by_recipe])
+        if task == "generate":
+            for of_recipe, of_first in zip(by_recipe[1:], sums[1:, 0], strict=True):
+                refuse_other_parts(by_recipe[0][0].run, sums[0, 0], of_recipe[0].run, of_first)
         by_seed, draws = _values(task, sums.sum(axis=2)), _bootstrap(task, sums)
         means = by_seed.mean(axis=1)
         entry: dict[str, Any] = {"size": size, "tuned_at": by_recipe[0][0].tuned_at, "recipes": {}}
@@ -103,6 +109,7 @@ def _sums(task: str, cells: Sequence[Cell]) -> NDArray[np.float64]:
     for cell in sorted(cells, key=lambda cell: cell.seed):
         if task == "generate":
             rows.append(text_sums(cell.run))
+            refuse_other_parts(cells[0].run, rows[0], cell.run, rows[-1])
             continue
         table = pq.read_table(cell.run.predictions_file("test"), columns=["id", "reference", "predicted"]).sort_by("id")
         correct = np.array(table["reference"].to_pylist()) == np.array(table["predicted"].to_pylist())
@@ -186,9 +193,11 @@ def _account(summary: Mapping[str, Any], measure: Measure) -> str:
     better = "less is better; " if measure.less_is_better else ""
     seeds = [len(entry["recipes"][summary["recipes"][0]]["by_seed"]) for entry in summary["by_size"]]
     of_seeds = f"{seeds[0]} seed(s)" if len(set(seeds)) == 1 else f"{', '.join(map(str, seeds))} seeds"
+    whole = [f"{size:,}" for size in summary["sizes"] if size == summary.get("train_rows")]
+    all_the_same = f" (but for {whole[0]}, which are all rows)" if whole else ""
     rows_alone = " (of rows alone where there is one seed)" if 1 in seeds else ""
     said = (
-        f"Means over {of_seeds}, each with a training sample of its own, on {summary['test_rows']:,} "
+        f"Means over {of_seeds}, each with a training sample of its own{all_the_same}, on {summary['test_rows']:,} "
         f"test rows; {better}intervals ({summary['confidence_level']:.0%}) by {summary['bootstrap_samples']:,} draws "
         f"of seeds and rows{rows_alone}, paired where two recipes are compared."
     )

@@ -168,7 +168,11 @@ def bits_plot(runs: Sequence[Logged]) -> str | None:
 def _validation_plot(runs: Sequence[Logged], metric: str, title: str, scale: float) -> str | None:
     _, position = curve_axis(runs)
     curves = [
-        [(position(point), scale * value) for point in run.curve.validation if (value := getattr(point, metric))]
+        [
+            (position(point), scale * value)
+            for point in run.curve.validation
+            if (value := getattr(point, metric)) is not None
+        ]
         for run in runs
     ]
     if not any(curves):

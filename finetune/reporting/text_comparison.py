@@ -107,11 +107,7 @@ def read_text_comparison(directories: Sequence[RunDirectory], paths: Sequence[Pa
     order = sorted(range(len(tests)), key=lambda i: (values[i], names[i]))
     sums = [text_sums(directories[i]) for i in order]
     for place, i in enumerate(order):
-        if not np.array_equal(sums[place][:, _BYTES], sums[0][:, _BYTES]):
-            raise UserError(
-                f"{directories[order[0]].path} and {directories[i].path} were scored on different parts of the test "
-                "rows: text.max_length cuts answers at different places; train both with one that is long enough"
-            )
+        refuse_other_parts(directories[order[0]], sums[0], directories[i], sums[place])
     draws = _draws(sums)
     runs = [
         _summarize(directories[i], names[i], tests[i], draws[:, place], values[i] - values[order[0]], draws[:, 0])
@@ -128,6 +124,17 @@ def read_text_comparison(directories: Sequence[RunDirectory], paths: Sequence[Pa
         runs=tuple(runs),
         samples=_samples([directories[i] for i in order]),
     )
+
+
+def refuse_other_parts(
+    one: RunDirectory, sums: NDArray[np.float64], other: RunDirectory, other_sums: NDArray[np.float64]
+) -> None:
+    """Raise UserError where two runs, of whom `text_sums` are given, were scored on different parts of the texts."""
+    if not np.array_equal(sums[:, _BYTES], other_sums[:, _BYTES]):
+        raise UserError(
+            f"{one.path} and {other.path} were scored on different parts of the test rows: text.max_length cuts "
+            "answers at different places; train both with one that is long enough"
+        )
 
 
 def text_sums(run: RunDirectory) -> NDArray[np.float64]:

@@ -217,7 +217,7 @@ def test_models_that_write_have_a_curve_in_bits_per_byte(folder, capsys):
     assert main(["curve", *arguments, "--output", "texts"]) == 0
     printed = capsys.readouterr().out
     assert "learns − as-it-is" in printed
-    assert "Means over 2, 1 seeds" in printed
+    assert "Means over 2, 1 seeds, each with a training sample of its own (but for " in printed
     assert "of rows alone where there is one seed" in printed
     summary = json.loads((folder / "texts" / "curve.json").read_text(encoding="utf-8"))
     assert summary["sizes"] == [40, len(load_splits(load_recipe("learns.yaml").data, "generate").train)]
@@ -252,6 +252,12 @@ def test_models_that_write_have_a_curve_in_bits_per_byte(folder, capsys):
         (["gru.yaml", "gru.yaml", "--sizes", "40"], "two recipes have one name"),
         (["gru.yaml", "--sizes", "many"], "whole numbers are needed"),
         (["gru.yaml", "--sizes", "0"], "whole numbers from 1 on"),
+        (["gru.yaml", "--sizes", "40", "--seeds", "0"], "whole numbers from 1 on"),
+        (["gru.yaml", "--sizes", "40", "--tuned_up_to", "0"], "whole numbers from 1 on"),
+        (["gru.yaml", "--sizes", "40", "--seeds", "some"], "whole numbers are needed, such as 3 or 3,3,1"),
+        (["gru.yaml", "--sizes", "40", "--tuned_up_to", "all"], "a whole number is needed, such as 10000"),
+        (["gru.yaml", "--sizes", "40", "--seeds", "2,1"], "give one, or one for each of the 1 sizes"),
+        (["gru.yaml", "--sizes", "216,all", "--seeds", "2,1"], "(216 rows are all); give each size once"),
         (["gru.yaml", "--sizes", "40,1000"], "--sizes 1000 is more than the 216 training rows"),
         (["gru.yaml", "--sizes", "40", "--seed", "7", "--nonsense", "1"], "unknown key"),
         (["gru.yaml", "--sizes", "40", "--task", "rate"], "only classify and generate have a curve"),

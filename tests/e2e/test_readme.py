@@ -104,6 +104,13 @@ def test_every_file_and_recipe_that_it_names_exists():
         assert (ROOT / "finetune" / "recipes" / f"{name}.yaml").exists(), name
 
 
+def test_every_block_that_is_written_by_the_program_has_been():
+    blocks = re.findall(r"<!-- ([a-z0-9-]+): written by .*?-->\n(.*?)<!-- end of \1 -->", README, re.DOTALL)
+    assert len(blocks) == README.count(": written by scripts/update_readme.py -->") >= 5
+    for name, shown in blocks:
+        assert "| ---: |" in shown or "| :--- |" in shown, name
+
+
 def test_its_curve_is_what_the_file_says():
     account = embedded_model("embedded:mini-bert-ko") / "pretraining" / "curve-nsmc.json"
     begin, end = "<!-- curve: written by scripts/update_readme.py -->", "<!-- end of curve -->"
