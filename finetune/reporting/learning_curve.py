@@ -193,7 +193,7 @@ def _account(summary: Mapping[str, Any], measure: Measure) -> str:
     better = "less is better; " if measure.less_is_better else ""
     seeds = [len(entry["recipes"][summary["recipes"][0]]["by_seed"]) for entry in summary["by_size"]]
     of_seeds = f"{seeds[0]} seed(s)" if len(set(seeds)) == 1 else f"{', '.join(map(str, seeds))} seeds"
-    whole = [f"{size:,}" for size in summary["sizes"] if size == summary.get("train_rows")]
+    whole = [f"{entry['size']:,}" for entry in summary["by_size"] if entry["size"] == summary.get("train_rows")]
     all_the_same = f" (but for {whole[0]}, which are all rows)" if whole else ""
     rows_alone = " (of rows alone where there is one seed)" if 1 in seeds else ""
     said = (
