@@ -11,12 +11,8 @@ def test_a_killed_and_resumed_run_equals_the_undisturbed_one(tmp_path, name):
     check(tmp_path, name, kills=1)
 
 
-# They differ from what is here by the cell alone; `kill_loop.py` runs them too.
-CELLS = ("rnn", "lstm", "gru", "bigru-max")
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in kill_loop.VARIANTS if name not in (*SHORT, *CELLS)])
+@pytest.mark.parametrize("name", [name for name in kill_loop.VARIANTS if name not in SHORT])
 def test_every_other_variant_too(tmp_path, name):
     check(tmp_path, name, kills=1)
 
