@@ -5,7 +5,8 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -383,24 +384,27 @@ def _compare(options: argparse.Namespace, _: Sequence[str]) -> None:
 def _curve(options: argparse.Namespace, rest: Sequence[str]) -> None:
     overrides = parse_overrides(rest)
     recipes = [load_recipe(name, overrides) for name in options.recipes]
-    try:
+    with _explained(f"--sizes {options.sizes}: whole numbers are needed, such as 300,1000,3000,all"):
         sizes = [None if size == "all" else int(size) for size in options.sizes.split(",")]
-    except ValueError:
-        raise UserError(f"--sizes {options.sizes}: whole numbers are needed, such as 300,1000,3000,all") from None
-    try:
+    with _explained(f"--seeds {options.seeds}: whole numbers are needed, such as 3 or 3,3,1"):
         seeds = [int(number) for number in options.seeds.split(",")]
-    except ValueError:
-        raise UserError(f"--seeds {options.seeds}: whole numbers are needed, such as 3 or 3,3,1") from None
-    try:
+    with _explained(f"--tuned_up_to {options.tuned_up_to}: a whole number is needed, such as 10000"):
         tuned_up_to = None if options.tuned_up_to is None else int(options.tuned_up_to)
-    except ValueError:
-        raise UserError(f"--tuned_up_to {options.tuned_up_to}: a whole number is needed, such as 10000") from None
     _quiet_libraries()
     from finetune.curve import curve
 
     typed = ["finetune", *sys.argv[1:]]
     page = curve(recipes, sizes, seeds, Path(options.output), typed, tuned_up_to=tuned_up_to)
     print(page.read_text(encoding="utf-8"))
+
+
+@contextmanager
+def _explained(message: str) -> Iterator[None]:
+    """Say `message` where what a user typed is no number."""
+    try:
+        yield
+    except ValueError:
+        raise UserError(message) from None
 
 
 def _quiet_libraries() -> None:

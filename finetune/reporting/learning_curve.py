@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -79,11 +80,12 @@ def summarize_curve(task: str, cells: Sequence[Cell], tuning: Mapping[str, Any],
         "by_size": [],
     }
     for size in sizes:
-        by_recipe = [[cell for cell in cells if (cell.recipe, cell.size) == (name, size)] for name in recipes]
-        sums = np.stack([_sums(task, of_recipe) for of_recipe in by_recipe])
+        of_size = sorted((cell for cell in cells if cell.size == size), key=lambda cell: cell.seed)
+        by_recipe = [[cell for cell in of_size if cell.recipe == name] for name in recipes]
+        sums = np.stack([[_sums(task, cell.run) for cell in of_recipe] for of_recipe in by_recipe])
         if task == "generate":
-            for of_recipe, of_first in zip(by_recipe[1:], sums[1:, 0], strict=True):
-                refuse_other_parts(by_recipe[0][0].run, sums[0, 0], of_recipe[0].run, of_first)
+            for cell, of_cell in zip(chain(*by_recipe), chain(*sums), strict=True):
+                refuse_other_parts(by_recipe[0][0].run, sums[0, 0], cell.run, of_cell)
         by_seed, draws = _values(task, sums.sum(axis=2)), _bootstrap(task, sums)
         means = by_seed.mean(axis=1)
         entry: dict[str, Any] = {"size": size, "tuned_at": by_recipe[0][0].tuned_at, "recipes": {}}
@@ -103,18 +105,13 @@ def summarize_curve(task: str, cells: Sequence[Cell], tuning: Mapping[str, Any],
     return result
 
 
-def _sums(task: str, cells: Sequence[Cell]) -> NDArray[np.float64]:
-    """What the score is made of, (seeds, rows, columns), rows in the order of their ids."""
-    rows = []
-    for cell in sorted(cells, key=lambda cell: cell.seed):
-        if task == "generate":
-            rows.append(text_sums(cell.run))
-            refuse_other_parts(cells[0].run, rows[0], cell.run, rows[-1])
-            continue
-        table = pq.read_table(cell.run.predictions_file("test"), columns=["id", "reference", "predicted"]).sort_by("id")
-        correct = np.array(table["reference"].to_pylist()) == np.array(table["predicted"].to_pylist())
-        rows.append(np.stack([correct, np.ones_like(correct)], axis=1).astype(np.float64))
-    return np.stack(rows)
+def _sums(task: str, run: RunDirectory) -> NDArray[np.float64]:
+    """What the score of a run is made of, (rows, columns), rows in the order of their ids."""
+    if task == "generate":
+        return text_sums(run)
+    table = pq.read_table(run.predictions_file("test"), columns=["id", "reference", "predicted"]).sort_by("id")
+    correct = np.array(table["reference"].to_pylist()) == np.array(table["predicted"].to_pylist())
+    return np.stack([correct, np.ones_like(correct)], axis=1).astype(np.float64)
 
 
 def _values(task: str, sums: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -193,8 +190,9 @@ def _account(summary: Mapping[str, Any], measure: Measure) -> str:
     better = "less is better; " if measure.less_is_better else ""
     seeds = [len(entry["recipes"][summary["recipes"][0]]["by_seed"]) for entry in summary["by_size"]]
     of_seeds = f"{seeds[0]} seed(s)" if len(set(seeds)) == 1 else f"{', '.join(map(str, seeds))} seeds"
-    whole = [f"{entry['size']:,}" for entry in summary["by_size"] if entry["size"] == summary.get("train_rows")]
-    all_the_same = f" (but for {whole[0]}, which are all rows)" if whole else ""
+    every = summary.get("train_rows")
+    takes_all = every in [entry["size"] for entry in summary["by_size"]]
+    all_the_same = f" (but for {every:,}, which are all rows)" if takes_all else ""
     rows_alone = " (of rows alone where there is one seed)" if 1 in seeds else ""
     said = (
         f"Means over {of_seeds}, each with a training sample of its own{all_the_same}, on {summary['test_rows']:,} "

@@ -142,7 +142,7 @@ def loss_plot(runs: Sequence[Logged]) -> str | None:
     if not any(run.curve.training or run.curve.validation for run in runs):
         return None
     figure, axes = _curve_axes(runs, "Loss")
-    _, position = curve_axis(runs)
+    axis, position = curve_axis(runs)
     for i, run in enumerate(runs):
         color, dash = _SERIES[i % SERIES], (0, dashes(i) or None)
         x, losses = [position(point) for point in run.curve.training], [point.loss for point in run.curve.training]
@@ -151,7 +151,7 @@ def loss_plot(runs: Sequence[Logged]) -> str | None:
         validated = [(position(point), point.loss) for point in run.curve.validation if point.loss is not None]
         axes.plot(*_unzip(validated), color=color, linewidth=1, linestyle=":")
         axes.plot(*_unzip(validated), "o", color=color, markersize=6.5, markeredgecolor=_SURFACE, markeredgewidth=1.2)
-    label = f"Loss over {curve_axis(runs)[0].lower()}s"
+    label = f"Loss over {axis.lower()}s"
     return _svg(figure, "loss", label, _ends(runs, "loss"), {})
 
 
@@ -166,7 +166,7 @@ def bits_plot(runs: Sequence[Logged]) -> str | None:
 
 
 def _validation_plot(runs: Sequence[Logged], metric: str, title: str, scale: float) -> str | None:
-    _, position = curve_axis(runs)
+    axis, position = curve_axis(runs)
     curves = [
         [
             (position(point), scale * value)
@@ -181,7 +181,7 @@ def _validation_plot(runs: Sequence[Logged], metric: str, title: str, scale: flo
     for i, points in enumerate(curves):
         axes.plot(*_unzip(points), color=_SERIES[i % SERIES], linewidth=2, linestyle=(0, dashes(i) or None),
                   marker="o", markersize=6.5, markeredgecolor=_SURFACE, markeredgewidth=1.2)  # fmt: skip
-    label = f"{title.removesuffix(', %')} over {curve_axis(runs)[0].lower()}s"
+    label = f"{title.removesuffix(', %')} over {axis.lower()}s"
     return _svg(figure, "validation", label, _ends(runs, metric), {})
 
 
