@@ -29,6 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options, rest = parser.parse_known_args(given)
     try:
+        if options.command == "predict":
+            # Texts behind a flag: argparse takes them all before it, or none.
+            options.texts += [word for word in rest if not word.startswith("-")]
+            rest = [word for word in rest if word.startswith("-")]
         if rest and options.command not in ("train", "pretrain", "tokenizer", "curve", "doctor", "generate"):
             raise UserError(f"unknown argument {rest[0]}; `finetune {options.command} --help` lists what there is")
         return int(options.run(options, rest) or 0)
@@ -136,6 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--text_column", help="the column with the text in FILE (a run's own by default)")
     command.add_argument("--label_column", help="the column with the label in FILE (a run's own by default)")
     command.add_argument("--output", metavar="DIR", help="where scores and predictions of FILE go")
+    _add_revision(command)
     command.set_defaults(run=_evaluate)
 
     command = add_command("predict", help="label texts with a trained model")
@@ -144,6 +149,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--input", metavar="FILE", help="a CSV, TSV, JSONL or Parquet file instead, row by row")
     command.add_argument("--output", metavar="FILE", help="where its labels go; the same command goes on after a kill")
     command.add_argument("--text_column", default="text", help="the column with the text in the input")
+    _add_revision(command)
     command.set_defaults(run=_predict)
 
     command = add_command(
@@ -159,6 +165,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--input", metavar="FILE", help="a CSV, TSV, JSONL or Parquet file of prompts instead")
     command.add_argument("--output", metavar="FILE", help="where what is written goes, a row for each")
     command.add_argument("--prompt_column", default="prompt", help="the column with the prompt in the input")
+    _add_revision(command)
     command.set_defaults(run=_generate)
 
     command = add_command("compare", help="runs side by side: a table, curves and one HTML page")
@@ -183,7 +190,47 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--output", required=True, metavar="DIR", help="where the runs and the table go")
     command.set_defaults(run=_curve)
+
+    command = add_command("card", help="write a run's model card: README.md and plots, from its own files")
+    command.add_argument("runs", nargs="+", metavar="RUN", help="run directories")
+    command.add_argument(
+        "--beside", nargs="+", default=[], metavar="RUN", help="show it beside these, scored on the same test rows"
+    )
+    command.add_argument("--license", help="the licence that the model may be used under, such as apache-2.0")
+    command.add_argument("--language", help="the language of its texts, such as ko or en (Korean is recognised)")
+    command.set_defaults(run=_card)
+
+    command = add_command("export", help="a classifier as ONNX, whole and in 8 bits, held against the original")
+    command.add_argument("runs", nargs="+", metavar="RUN", help="run directories")
+    command.set_defaults(run=_export)
+
+    command = add_command("push", help="prove a run's files, then push them to the Hugging Face Hub")
+    command.add_argument("runs", nargs="+", metavar="RUN", help="a run directory; for a Space one or several")
+    command.add_argument("--repo", metavar="OWNER/NAME", help="the model's repository; made where there is none")
+    command.add_argument("--space", metavar="OWNER/NAME", help="push the demo with the runs in it as a Gradio Space")
+    command.add_argument("--private", action="store_true", help="make the repository private, where it is made")
+    command.add_argument("--revision", default="main", help="the branch to push to; made where there is none")
+    command.add_argument(
+        "--adapter", action="store_true", help="push the LoRA adapter rather than the model with it merged in"
+    )
+    command.add_argument("--no_predictions", action="store_true", help="leave ids, labels and scores of the rows out")
+    command.add_argument(
+        "--dry_run", "--dry-run", action="store_true", help="prove, list what would be pushed, and stop there"
+    )
+    command.set_defaults(run=_push)
+
+    command = add_command("demo", help="runs and models in the browser")
+    command.add_argument("models", nargs="+", metavar="RUN|MODEL", help="runs, model directories or Hub ids")
+    command.add_argument("--host", default="127.0.0.1", help="the address to listen on; 0.0.0.0 is all of them")
+    command.add_argument("--port", type=int, default=7860, help="the port to listen on")
+    command.add_argument("--concurrency", type=int, default=2, help="requests that are computed at a time")
+    command.add_argument("--auth", metavar="NAME:PASSWORD", help="let in only who knows these")
+    command.set_defaults(run=_demo)
     return parser
+
+
+def _add_revision(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--revision", help="the branch, tag or commit of a Hub id (or write owner/name@revision)")
 
 
 def _add_training_arguments(command: argparse.ArgumentParser) -> None:
@@ -303,13 +350,14 @@ def _evaluate(options: argparse.Namespace, _: Sequence[str]) -> None:
     from finetune.predict import evaluate_file, evaluate_split
 
     if options.split is not None:
-        entry = evaluate_split(options.model, options.split)
+        entry = evaluate_split(_fetched(options.model, options.revision), options.split)
         print(describe_scores(options.split, entry))
         if options.split == "test":
             print(f"the test split of this run has now been scored {entry['times_scored']} times")
         return
     file, output = Path(options.data), Path(options.output)
-    entry = evaluate_file(options.model, file, output, options.text_column, options.label_column)
+    model = _fetched(options.model, options.revision)
+    entry = evaluate_file(model, file, output, options.text_column, options.label_column)
     print(describe_scores(file.name, entry))
     print(f"scores and predictions are in {output}")
 
@@ -322,14 +370,14 @@ def _predict(options: argparse.Namespace, _: Sequence[str]) -> None:
         from finetune.predict_file import predict_file
 
         source, output = Path(options.input), Path(options.output)
-        count = predict_file(options.model, source, output, options.text_column)
+        count = predict_file(_fetched(options.model, options.revision), source, output, options.text_column)
         print(f"{count:,} rows labelled -> {output}")
         return
     texts = options.texts or [line.rstrip("\n") for line in sys.stdin]
     _quiet_libraries()
     from finetune.predict import load_classifier
 
-    classifier = load_classifier(options.model)
+    classifier = load_classifier(_fetched(options.model, options.revision))
     for text, row in zip(texts, classifier.classify(texts), strict=True):
         if classifier.task == "rate":
             print(f"{row[0]:.2f}\t{text}")
@@ -348,10 +396,11 @@ def _generate(options: argparse.Namespace, rest: Sequence[str]) -> None:
     chosen = generation_options(pairs)
     if options.input is not None:
         source, output = Path(options.input), Path(options.output)
-        count = generate_file(options.model, source, output, options.prompt_column, chosen, options.seed)
+        model = _fetched(options.model, options.revision)
+        count = generate_file(model, source, output, options.prompt_column, chosen, options.seed)
         print(f"{count:,} texts written -> {output}")
         return
-    generator = load_generator(options.model)
+    generator = load_generator(_fetched(options.model, options.revision))
     if chosen.get("num_return_sequences", 1) == 1 and chosen.get("num_beams", 1) == 1:
         generator.stream(prompt, chosen, seed=options.seed)
         return
@@ -378,7 +427,9 @@ def _prompt_and_options(rest: Sequence[str]) -> tuple[str, list[tuple[str, str]]
 def _compare(options: argparse.Namespace, _: Sequence[str]) -> None:
     from finetune.reporting.terminal import compare_and_print
 
-    compare_and_print([Path(run) for run in options.runs], Path(options.output))
+    # What is here needs no look at the Hub, nor the seconds that its client takes to be imported.
+    runs = [Path(run if Path(run).exists() or "/" not in run else _fetched(run)) for run in options.runs]
+    compare_and_print(runs, Path(options.output))
 
 
 def _curve(options: argparse.Namespace, rest: Sequence[str]) -> None:
@@ -396,6 +447,87 @@ def _curve(options: argparse.Namespace, rest: Sequence[str]) -> None:
     typed = ["finetune", *sys.argv[1:]]
     page = curve(recipes, sizes, seeds, Path(options.output), typed, tuned_up_to=tuned_up_to)
     print(page.read_text(encoding="utf-8"))
+
+
+def _card(options: argparse.Namespace, _: Sequence[str]) -> None:
+    _quiet_libraries()
+    from finetune.reporting.card import write_card
+    from finetune.run import open_run
+
+    for path in options.runs:
+        run = open_run(path)
+        beside = [Path(other) for other in options.beside if Path(other).resolve() != run.path.resolve()]
+        written = write_card(run, beside, license=options.license, language=options.language)
+        missing = [*([] if written.license else ["licence"]), *written.empty_sections]
+        print(f"{run.card_file}{': still to be written: ' + '; '.join(missing) if missing else ''}")
+
+
+def _export(options: argparse.Namespace, _: Sequence[str]) -> None:
+    _quiet_libraries()
+    from finetune.export import export_run
+    from finetune.run import open_run
+
+    for path in options.runs:
+        run = open_run(path)
+        for name, found in export_run(run)["files"].items():
+            same = f", {found['same_label']:.2%} with the same label" if found.get("same_label") is not None else ""
+            print(
+                f"{run.onnx_directory / name}: {found['bytes']:,} bytes, on {found['rows']:,} test rows at most "
+                f"{found['largest_difference']:.2g} from the original{same}"
+            )
+
+
+def _push(options: argparse.Namespace, _: Sequence[str]) -> None:
+    if (options.repo is None) == (options.space is None):
+        raise UserError("push needs one of --repo OWNER/NAME and --space OWNER/NAME")
+    if options.repo is not None and len(options.runs) > 1:
+        raise UserError(f"--repo takes one run, not {len(options.runs)}; a --space takes several")
+    _quiet_libraries()
+    if options.space is not None:
+        from finetune.hub.space import push_space
+
+        pushed = push_space(options.runs, options.space, private=options.private, dry_run=options.dry_run)
+    else:
+        from finetune.hub.push import push
+
+        pushed = push(
+            options.runs[0],
+            options.repo,
+            private=options.private,
+            revision=options.revision,
+            predictions=not options.no_predictions,
+            as_adapter=options.adapter,
+            dry_run=options.dry_run,
+        )
+    if pushed is None:
+        print("nothing was pushed: this was a dry run")
+    elif pushed.is_new:
+        print(f"{pushed.url} at commit {pushed.commit}")
+    else:
+        print(f"{pushed.url} has all of it already, at commit {pushed.commit}: no new commit was made")
+
+
+def _demo(options: argparse.Namespace, _: Sequence[str]) -> None:
+    name, colon, password = (options.auth or "").partition(":")
+    if options.auth is not None and not (name and colon and password):
+        raise UserError("--auth needs NAME:PASSWORD")
+    _quiet_libraries()
+    try:
+        from finetune.demo import launch
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "gradio":
+            raise
+        raise UserError('the demo needs gradio: bash scripts/setup.sh demo, or pip install -e ".[demo]"') from None
+    models = [_fetched(model) for model in options.models]
+    auth = (name, password) if options.auth else None
+    launch(models, host=options.host, port=options.port, auth=auth, concurrency=options.concurrency)
+
+
+def _fetched(model: str, revision: str | None = None) -> str:
+    """The directory of a RUN|MODEL, downloaded where it is a Hub id, and fit to be loaded."""
+    from finetune.hub.pull import fetch
+
+    return fetch(model, revision)
 
 
 @contextmanager

@@ -578,7 +578,8 @@ class _TextDumper(yaml.SafeDumper):
 _TextDumper.add_representer(str, _TextDumper.represent_text)
 
 
-def _write_yaml(tree: Mapping[str, Any], width: int = 120) -> str:
+def write_yaml(tree: Mapping[str, Any], width: int = 120) -> str:
+    """Plain values as YAML that reads back as they are."""
     return yaml.dump(dict(tree), Dumper=_TextDumper, sort_keys=False, allow_unicode=True, width=width)
 
 
@@ -671,12 +672,32 @@ def _each(value: object, change: Callable[[str], str]) -> object:
 
 def relative_paths(tree: dict[str, Any], base: Path) -> dict[str, Any]:
     """`tree` (a dumped recipe) with absolute paths written relative to `base`, which can then be moved with them."""
-    relative = {key: dict(value) if isinstance(value, dict) else value for key, value in tree.items()}
+    return _with_paths(tree, partial(_relative, base=base))
+
+
+def _with_paths(tree: Mapping[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
+    """`tree` with every path in it, and every name that may be one, changed."""
+    changed = {key: dict(value) if isinstance(value, dict) else value for key, value in tree.items()}
     for section, field in (*_FILE_FIELDS, *_NAME_OR_PATH_FIELDS):
-        values = relative.get(section, {})
+        values = changed.get(section, {})
         if values.get(field) is not None:
-            values[field] = _each(values[field], lambda value: _relative(value, base))
-    return relative
+            values[field] = _each(values[field], change)
+    return changed
+
+
+def published_tree(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """`tree` (a dumped recipe) without places of this machine: of paths the last part, of a run's model its name."""
+    published = _with_paths(tree, _last_part)
+    if "output_dir" in published:
+        published["output_dir"] = Recipe.model_fields["output_dir"].default
+    return published
+
+
+def _last_part(value: str) -> str:
+    path = Path(value)
+    if not path.is_absolute() and not value.startswith((".", "~")):
+        return value
+    return f"./{path.parent.name if path.name == 'model' else path.name}"
 
 
 def _relative(value: str, base: Path) -> str:
@@ -753,7 +774,7 @@ def dump_recipe(recipe: Recipe, relative_to: Path | None = None) -> str:
     tree = recipe.model_dump(mode="json")
     if relative_to is not None:
         tree = relative_paths(tree, relative_to)
-    return _write_yaml(tree)
+    return write_yaml(tree)
 
 
 def with_values(recipe: Recipe, **sections: Mapping[str, Any]) -> Recipe:
@@ -923,4 +944,4 @@ def _render(tree: Mapping[str, Any], documentation: Mapping[str, str], prefix: s
             continue
         if dotted in documentation:
             lines.append(f"{indent}# {documentation[dotted]}")
-        lines.extend(f"{indent}{line}" for line in _write_yaml({key: value}, width=10_000).rstrip("\n").split("\n"))
+        lines.extend(f"{indent}{line}" for line in write_yaml({key: value}, width=10_000).rstrip("\n").split("\n"))

@@ -49,8 +49,37 @@ class RunDirectory:
 
     @property
     def model_directory(self) -> Path:
-        """Weights, configuration and tokenizer: loads with `from_pretrained`. The floors have none."""
-        return self.path / "model"
+        """Weights, configuration and tokenizer: loads with `from_pretrained`. The floors have none.
+
+        A run that was pushed has them beside its other files, where `from_pretrained` looks for them on the Hub.
+        """
+        is_pushed = (self.path / "config.json").exists() and not (self.path / "model").exists()
+        return self.path if is_pushed else self.path / "model"
+
+    @property
+    def probe_file(self) -> Path:
+        """What the model said of a few texts at the end of training; copies of it are held against that."""
+        return self.path / "probe.json"
+
+    @property
+    def card_file(self) -> Path:
+        """The model card."""
+        return self.path / "README.md"
+
+    @property
+    def beside_file(self) -> Path:
+        """The table that the card shows of this run and others, where one was asked for."""
+        return self.path / "beside.json"
+
+    @property
+    def plots_directory(self) -> Path:
+        """The card's plots."""
+        return self.path / "plots"
+
+    @property
+    def onnx_directory(self) -> Path:
+        """The model in ONNX and how well it agrees, where it was exported."""
+        return self.path / "onnx"
 
     @property
     def samples_file(self) -> Path:
@@ -117,6 +146,12 @@ class RunDirectory:
                 for line in lines:
                     yield json.loads(line)
 
+    def probe(self) -> dict[str, Any]:
+        return self._read(self.probe_file)
+
+    def beside(self) -> dict[str, Any]:
+        return self._read(self.beside_file)
+
     def samples(self) -> list[dict[str, Any]]:
         """What a run that learnt to generate wrote; nothing where it kept no samples."""
         if not self.samples_file.exists():
@@ -130,6 +165,10 @@ class RunDirectory:
 
     def write_recipe(self, recipe: Recipe) -> None:
         _write_text(self.recipe_file, dump_recipe(recipe, relative_to=self.path.resolve()))
+
+    def write_text(self, file: Path, text: str) -> None:
+        """Write whole or not at all."""
+        _write_text(file, text)
 
     def write_json(self, file: Path, content: Mapping[str, Any]) -> None:
         _write_text(file, json.dumps(content, ensure_ascii=False, indent=2) + "\n")

@@ -1,20 +1,26 @@
-"""Render the cards of the embedded models from the files that their runs wrote.
+"""Render the cards of the embedded models, and those of runs that are kept here, from the files that the runs wrote.
 
-    python scripts/render_cards.py
+    python scripts/render_cards.py [RUN ...]
 
 Each `model_cards/NAME.md.jinja` becomes `model_cards/NAME.md`; what is said of the run comes from
-`finetune/models/embedded/NAME/`.
+`finetune/models/embedded/NAME/`. Each RUN is kept under `model_cards/runs/` without its model and its predictions; all
+cards there are rendered anew, as `finetune card` does it.
 """
 
 import json
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
+from finetune.hub.stage import copy_account
 from finetune.recipe import load_recipe
+from finetune.reporting.card import write_card
 from finetune.reporting.learning_curve import curve_markdown
 from finetune.reporting.tables import escape_markdown
+from finetune.run import RunDirectory, open_run
 
 CARDS = Path(__file__).parent.parent / "model_cards"
 EMBEDDED = Path(__file__).parent.parent / "finetune" / "models" / "embedded"
@@ -64,6 +70,17 @@ def _run(account: Path) -> dict[str, Any]:
     }
 
 
+def keep(run: RunDirectory) -> None:
+    """Keep what a run says of itself; its samples too, which are of a model that read the embedded reviews."""
+    target = CARDS / "runs" / run.name
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    copy_account(run, target)
+    for file in (run.card_file, run.samples_file):
+        if file.exists():
+            shutil.copyfile(file, target / file.name)
+
+
 def _json(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
 
@@ -79,3 +96,7 @@ def _interval(metric: dict[str, float], form: str = ".3f") -> str:
 if __name__ == "__main__":
     for path in sorted(CARDS.glob("*.md.jinja")):
         (CARDS / path.name.removesuffix(".jinja")).write_text(render(path), encoding="utf-8")
+    for name in sys.argv[1:]:
+        keep(open_run(name))
+    for directory in sorted((CARDS / "runs").iterdir()):
+        write_card(open_run(directory))

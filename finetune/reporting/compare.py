@@ -30,19 +30,15 @@ def compare_runs(paths: Sequence[Path], output: Path) -> Comparison | TextCompar
         UserError: runs that may not be compared (see `read_comparison`), or an `output` that holds something else.
     """
     check_output(output)
-    directories = [open_run(path) for path in paths]
-    comparison: Comparison | TextComparison
+    comparison = read_any_comparison(paths)
     # The JSON file first: it marks the directory as a comparison's, should the others not come to be written.
-    if len(paths) > 1 and all(run.recipe().task == "generate" for run in directories):
-        refuse_repeats(paths)
-        comparison = read_text_comparison(directories, paths)
+    if isinstance(comparison, TextComparison):
         contents = {
             DATA_FILE: comparison.to_json(),
             MARKDOWN_FILE: text_markdown(comparison),
             PAGE_FILE: render_text_page(comparison),
         }
     else:
-        comparison = read_comparison(paths)
         findings = describe_findings(comparison)
         contents = {
             DATA_FILE: comparison.to_json(asdict(findings)),
@@ -53,6 +49,19 @@ def compare_runs(paths: Sequence[Path], output: Path) -> Comparison | TextCompar
     for name, text in contents.items():
         _replace(output / name, text)
     return comparison
+
+
+def read_any_comparison(paths: Sequence[Path]) -> Comparison | TextComparison:
+    """The comparison of runs that generate, or of runs that label.
+
+    Raises:
+        UserError: runs that may not be compared.
+    """
+    directories = [open_run(path) for path in paths]
+    if len(paths) > 1 and all(run.recipe().task == "generate" for run in directories):
+        refuse_repeats(paths)
+        return read_text_comparison(directories, paths)
+    return read_comparison(paths)
 
 
 def check_output(output: Path) -> None:

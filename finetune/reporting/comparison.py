@@ -398,10 +398,11 @@ def _group_data(accounts: Mapping[str, Mapping[str, Any]]) -> tuple[DataSummary,
     groups: dict[str, list[str]] = {}
     for name, account in accounts.items():
         groups.setdefault(json.dumps(account, sort_keys=True), []).append(name)
-    return tuple(_summarize_data(accounts[names[0]], names) for names in sorted(map(sorted, groups.values())))
+    return tuple(summarize_data(accounts[names[0]], names) for names in sorted(map(sorted, groups.values())))
 
 
-def _summarize_data(account: Mapping[str, Any], runs: Sequence[str]) -> DataSummary:
+def summarize_data(account: Mapping[str, Any], runs: Sequence[str]) -> DataSummary:
+    """What data.json of `runs` says."""
     leaked = account.get("leaked_test_rows", {})
     return DataSummary(
         runs=tuple(runs),

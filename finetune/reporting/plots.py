@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 WIDTH = 480
 """Units of the view box; on a phone 480 of them share some 360 pixels, so text stays readable."""
 TEXT_SIZE = 13
+_SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 SERIES = 8
 """Colours before they repeat with another dash."""
 DASHES: tuple[tuple[float, ...], ...] = ((), (7, 3), (2, 2.5))
@@ -232,6 +233,20 @@ def _longest(runs: Sequence[Logged], position: Position) -> float:
     """The last epoch or step of all curves."""
     ends = [position(points[-1]) for run in runs for points in (run.curve.training, run.curve.validation) if points]
     return max(ends, default=0.0)
+
+
+def standalone(drawing: str, style: str) -> str:
+    """A plot of this module as a file of its own, light and dark, its colours taken from the page's style sheet."""
+    variables = re.findall(r":root \{(.*?)\}", style, flags=re.DOTALL)[:2]
+    light, dark = (" ".join(found.split()) for found in variables)
+    css = (
+        f"<style>svg {{ {light} color: var(--ink); background: var(--surface); font-family: sans-serif; }} "
+        f"@media (prefers-color-scheme: dark) {{ svg {{ {dark} }} }}</style>"
+    )
+    opening = drawing.index(">") + 1
+    return f"{drawing[:opening]}{css}{drawing[opening:]}\n".replace(
+        "<svg ", f'<svg xmlns="{_SVG}" xmlns:xlink="{_XLINK}" ', 1
+    )
 
 
 # --- SVG --------------------------------------------------------------------------------------------------------------

@@ -173,7 +173,7 @@ def _summarize(
     gaps = draws - draws_of_best
     return TextRun(
         name=name,
-        model=_describe(run.recipe().model),
+        model=describe_writer(run.recipe().model),
         vocabulary=str(run.data().get("tokenizer_sha256")),
         metrics=metrics,
         lead=_interval(behind, gaps) if gaps.any() else None,
@@ -192,7 +192,7 @@ def _interval(value: float, draws: NDArray[np.float64]) -> Metric:
     return Metric(value, float(low), float(high))
 
 
-def _describe(model: Model) -> str:
+def describe_writer(model: Model) -> str:
     """`describe_model` for models that write: an LSTM has layers, but nothing to pool."""
     if isinstance(model, RecurrentModel):
         return f"{model.cell.upper()} language model from scratch, {model.num_layers} x {model.hidden_size}"

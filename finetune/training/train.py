@@ -27,6 +27,7 @@ from finetune.evaluation import (
     record_scores,
 )
 from finetune.models import Floor, build_model, match_inputs, merge_adapter, start_at, start_from_counts
+from finetune.probe import record_probe
 from finetune.progress import ProgressBar, say
 from finetune.recipe import (
     VALIDATION_METRICS,
@@ -188,6 +189,9 @@ def _train_model(
         say(f"{recipe.name}: writing samples")
         found = write_samples(run, recipe, splits, raw_model, tokenizer)
         run.write_json(run.scores_file, {**run.scores(), "samples": found})
+    if main:
+        # Accelerate has put autocast around the model; what is loaded from the files has none.
+        record_probe(run, accelerator.unwrap_model(model, keep_fp32_wrapper=False), tokenizer, recipe)
     return {
         "parameters": _parameter_count(raw_model),
         "trainable_parameters": trainable,

@@ -47,6 +47,7 @@ def test_train_evaluate_predict_compare(folder, capsys):
         "recipe.yaml",
         "environment.json",
         "data.json",
+        "probe.json",
         "train_log.jsonl",
         "scores.json",
         "predictions/validation.parquet",

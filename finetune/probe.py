@@ -1,0 +1,82 @@
+"""The probe of a run: what its model says of a few texts of ours when training ends, so that copies can be proven.
+
+Copies are proven by `finetune.hub.proof`, which reads this file's layout and imports nothing of this package.
+"""
+
+import platform
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from finetune.recipe import Recipe
+from finetune.run import RunDirectory
+from finetune.text.causal import chat_ids, prompt_ids
+
+TEXTS = (
+    "정말 재미있게 봤어요. 배우들 연기도 좋고 다시 보고 싶습니다!",
+    "시간이 너무 아까웠다... 기대했는데 실망만 하고 나왔네 ㅠㅠ",
+    "그냥 그래요 ㅋㅋ 값은 만 원인데 두 번은 안 살 듯",
+    "배송은 빨랐지만 포장이 엉망이었어요",
+    "I liked the first half, but the ending made no sense.",
+    "Not bad at all, and well worth the 12 dollars.",
+    "The screen arrived broken and nobody answers my mails.",
+    "물",
+)
+"""Texts that the probe is taken with: Korean and English, short and long, with digits, emoticons and punctuation."""
+_PLACES = 64
+"""Of models with a head over the vocabulary so many logits are kept, evenly spread."""
+
+
+def record_probe(run: RunDirectory, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, recipe: Recipe) -> None:
+    """Write the run's probe: token ids of each text and its logits, (texts, labels), in the precision of the weights.
+
+    Models over a vocabulary give the logits after the last token, at `places` of the vocabulary. Each text is read by
+    itself, so that no padding is in the way. Of models that generate there are prompts too, as token ids.
+    """
+    task, length = recipe.task, recipe.text.max_length
+    config: Any = model.config
+    is_over_labels = task in ("classify", "rate")
+    # A model may have more embeddings than its tokenizer has tokens, and nobody trains those.
+    places = [] if is_over_labels else list(range(0, len(tokenizer), max(1, len(tokenizer) // _PLACES)))[:_PLACES]
+    ids: list[list[int]] = []
+    logits: list[list[float]] = []
+    was_training = model.training
+    model.eval()
+    with torch.inference_mode():
+        for text in TEXTS:
+            encoded = tokenizer(text, truncation=True, max_length=length, return_tensors="pt").to(model.device)
+            output = model(**encoded).logits[0].double().cpu()
+            ids.append(encoded["input_ids"][0].tolist())
+            logits.append((output if is_over_labels else output[-1, places]).tolist())
+    model.train(was_training)
+    content = {
+        "task": task,
+        "labels": [config.id2label[i] for i in range(len(config.id2label))] if task == "classify" else [],
+        "texts": list(TEXTS),
+        "max_length": length,
+        "input_ids": ids,
+        "prompt_ids": _prompts(tokenizer, recipe) if task == "generate" else [],
+        "places": places,
+        "logits": logits,
+        "computed_on": {**computed_on(model), "dtype": str(model.dtype).removeprefix("torch.")},
+    }
+    run.write_json(run.probe_file, content)
+
+
+def _prompts(tokenizer: PreTrainedTokenizerBase, recipe: Recipe) -> list[list[int]]:
+    """Prompts as the run was trained with: its labels, a message of a user, or the start of a text."""
+    data = recipe.data
+    if data.holds_chats:
+        return [chat_ids([{"role": "user", "content": TEXTS[3]}], tokenizer)]
+    labels = list((data.labels or {}).values())[:8] if data.prompt_column else []
+    return [prompt_ids(text, tokenizer) for text in labels or [TEXTS[-1] if data.prompt_column else ""]]
+
+
+def computed_on(model: PreTrainedModel) -> dict[str, str]:
+    """What rounding depends on: equal logits are to be expected where these are equal."""
+    return {
+        "device": model.device.type,
+        "processor": platform.processor() or platform.machine(),
+        "torch": torch.__version__.partition("+")[0],
+    }
