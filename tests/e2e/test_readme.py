@@ -29,7 +29,7 @@ def blocks(language: str) -> list[str]:
 def test_the_first_two_commands_are_the_set_up_scripts():
     shell = blocks("bash")
     assert shell[:2] == ["bash scripts/quickstart.sh\n", "bash scripts/test.sh\n"]
-    assert len(shell) == 7
+    assert len(shell) == 8
 
 
 def test_own_csv_in_five_minutes(tmp_path):
@@ -68,7 +68,7 @@ def test_the_doctor_pretraining_and_ratings(tmp_path, monkeypatch, capsys):
     (tmp_path / "mine.yaml").write_text(blocks("yaml")[0], encoding="utf-8")
     (tmp_path / "texts.txt").write_text("\n".join(text for text, _ in review_rows(300)), encoding="utf-8")
     commands = [shlex.split(line) for block in blocks("bash")[3:] for line in block.splitlines()]
-    assert len(commands) == 11
+    assert len(commands) == 13
     for program, *arguments in commands:
         assert program == "finetune"
         assert main(arguments) == 0, arguments
@@ -106,14 +106,15 @@ def test_every_file_and_recipe_that_it_names_exists():
 
 def test_every_block_that_is_written_by_the_program_has_been():
     blocks = re.findall(r"<!-- ([a-z0-9-]+): written by .*?-->\n(.*?)<!-- end of \1 -->", README, re.DOTALL)
-    assert len(blocks) == README.count(": written by scripts/update_readme.py -->") >= 5
+    assert len(blocks) == README.count(": written by scripts/update_readme.py -->") >= 6
     for name, shown in blocks:
         assert "| ---: |" in shown or "| :--- |" in shown, name
 
 
-def test_its_curve_is_what_the_file_says():
-    account = embedded_model("embedded:mini-bert-ko") / "pretraining" / "curve-nsmc.json"
-    begin, end = "<!-- curve: written by scripts/update_readme.py -->", "<!-- end of curve -->"
+@pytest.mark.parametrize(("block", "model"), [("curve", "mini-bert-ko"), ("curve-writers", "mini-gpt-ko")])
+def test_its_curves_are_what_the_files_say(block, model):
+    account = embedded_model(f"embedded:{model}") / "pretraining" / "curve-nsmc.json"
+    begin, end = f"<!-- {block}: written by scripts/update_readme.py -->", f"<!-- end of {block} -->"
     shown = README.split(begin)[1].split(end)[0]
     assert shown.strip() == curve_markdown(json.loads(account.read_text(encoding="utf-8"))).strip()
 
