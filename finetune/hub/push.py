@@ -220,7 +220,8 @@ def _commit_once(
 def _remote(api: HfApi, repo_id: str, kind: str, revision: str) -> tuple[str, dict[str, str]]:
     """The commit at the head of a revision, and for each of its files the digest that the Hub tells."""
     # Listing the tree would wait for an answer without a limit, whatever limit the client is given.
-    found = api.repo_info(repo_id, repo_type=kind, revision=revision, timeout=_REQUEST_SECONDS)
+    ask = api.space_info if kind == "space" else api.model_info
+    found = ask(repo_id, revision=revision, timeout=_REQUEST_SECONDS)
     assert found.sha is not None
     names = [file.rfilename for file in found.siblings or []]
     files = api.get_paths_info(repo_id, names, repo_type=kind, revision=found.sha) if names else []

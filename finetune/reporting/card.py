@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from huggingface_hub import EvalResult, ModelCardData
@@ -118,7 +118,7 @@ def write_card(
         run.plots_directory.mkdir(exist_ok=True)
         (run.plots_directory / name).write_text(drawing, encoding="utf-8")
     before = read_card(run.card_file)
-    inherited = _EMBEDDED_LICENSE if _starts_embedded(run.recipe()) else None
+    inherited = _EMBEDDED_LICENSE if _start(run.recipe()) == "embedded" else None
     written = Written(license or before.license or inherited, language or before.language, before.sections)
     run.write_text(run.card_file, render_card(run, written))
     return written
@@ -179,13 +179,13 @@ def render_card(
         "is_recurrent": recipe.model.family == "recurrent",
         "as_adapter": as_adapter,
         "base_model": _base_model(recipe),
-        "base_is_embedded": _starts_embedded(recipe),
+        "start": _start(recipe),
         "is_korean": language == "ko",
         "language": language,
         "license": written.license,
         "example": _example(recipe, account, language),
         "source": data_source(data),
-        "files": account.get("files", {}),
+        "files": list({file["sha256"]: file for file in account.get("files", {}).values()}.values()),
         "data_table": markdown_table(data_table(data, account.get("labels", []))),
         "flaws": data_flaws(data, account["splits"].get("test", {}).get("count", 0)),
         "splits": account["splits"],
@@ -306,13 +306,19 @@ def _data_name(data: Data, account: Mapping[str, Any]) -> str:
 def _base_model(recipe: Recipe) -> str | None:
     """The Hub id of what was fine-tuned; None where it began at random, or from something that is not on the Hub."""
     name: str | None = getattr(recipe.model, "model_name_or_path", None)
-    if name is None or name.startswith((EMBEDDED_PREFIX, ".", "/", "~")) or Path(name).is_absolute():
-        return None
-    return name
+    return name if _start(recipe) == "hub" else None
 
 
-def _starts_embedded(recipe: Recipe) -> bool:
-    return (getattr(recipe.model, "model_name_or_path", None) or "").startswith(EMBEDDED_PREFIX)
+def _start(recipe: Recipe) -> Literal["nothing", "random", "embedded", "hub", "local"]:
+    """What training began from."""
+    if isinstance(recipe.model, MajorityFloor | TfidfFloor):
+        return "nothing"
+    name: str | None = getattr(recipe.model, "model_name_or_path", None)
+    if name is None:
+        return "random"
+    if name.startswith(EMBEDDED_PREFIX):
+        return "embedded"
+    return "local" if Path(name).is_absolute() or name.startswith((".", "~")) else "hub"
 
 
 def _language(account: Mapping[str, Any]) -> str | None:
