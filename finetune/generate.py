@@ -1,18 +1,29 @@
 """The one way to let a trained decoder write: a run directory or a model becomes `generate(prompts)`."""
 
+import collections.abc
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Any
+from threading import Event
+from typing import Any, cast
 
 import datasets
 import pyarrow as pa
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, TextStreamer
+from transformers import (
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    StoppingCriteria,
+    StoppingCriteriaList,
+    TextIteratorStreamer,
+    TextStreamer,
+)
 
 from finetune.data.sources import FileOptions, read_file
 from finetune.data.splits import prompt_text
@@ -101,6 +112,41 @@ class Generator:
         streamer = TextStreamer(self.tokenizer, skip_prompt=self.chats, skip_special_tokens=True)
         self._write([ids], config, self._room(ids, new_tokens), streamer)
 
+    def pieces(
+        self, prompt: Prompt, options: Mapping[str, Any] | None = None, seed: int | None = None
+    ) -> collections.abc.Generator[str, None, None]:
+        """What is written after a prompt, a piece for each token; joined they are the text.
+
+        A piece is empty while a word is not done. Closing the iterator stops the writing. Equal seeds write the same,
+        unless something else draws random numbers in this process meanwhile.
+
+        Raises:
+            UserError: options that do not exist or do not go together.
+        """
+        config, new_tokens = self.configuration(options or {})
+        ids = self.encode(prompt, new_tokens)
+        streamer = TextIteratorStreamer(self.tokenizer, skip_prompt=self.chats, skip_special_tokens=True)
+        unwanted = _Unwanted()
+        if seed is not None:
+            set_seed(seed)
+
+        def write() -> None:
+            try:
+                self._write([ids], config, self._room(ids, new_tokens), streamer, unwanted)
+            finally:
+                streamer.on_finalized_text("", stream_end=True)  # whoever waits must not wait for ever
+
+        before = 0 if self.chats else len(self._decode(ids))  # what comes first is the prompt
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="writing") as thread:
+            writing = thread.submit(write)
+            try:
+                for piece in streamer:
+                    yield piece[before:]
+                    before = max(0, before - len(piece))
+                writing.result()
+            finally:
+                unwanted.event.set()
+
     def configuration(self, options: Mapping[str, Any]) -> tuple[GenerationConfig, int]:
         """The model's own settings with `options` in their place, and the most tokens to be written."""
         known = GenerationConfig().to_dict()
@@ -157,6 +203,7 @@ class Generator:
         config: GenerationConfig,
         new_tokens: int,
         streamer: TextStreamer | None = None,
+        unwanted: StoppingCriteria | None = None,
     ) -> list[list[Written]]:
         longest = max(len(ids) for ids in prompts)
         pad = self.tokenizer.pad_token_id
@@ -173,6 +220,7 @@ class Generator:
                     max_new_tokens=new_tokens,
                     tokenizer=self.tokenizer,
                     streamer=streamer,
+                    stopping_criteria=None if unwanted is None else StoppingCriteriaList([unwanted]),
                 )
         except (ValueError, TypeError) as error:  # settings are checked in many places of transformers
             raise UserError(f"generation settings: {' '.join(str(error).split())}") from None
@@ -194,6 +242,17 @@ class Generator:
 
     def _decode(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+
+
+class _Unwanted(StoppingCriteria):
+    """Ends the writing once its event is set: nobody reads on."""
+
+    def __init__(self) -> None:
+        self.event = Event()
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **_: Any) -> torch.BoolTensor:
+        done = torch.full((len(input_ids),), self.event.is_set(), dtype=torch.bool, device=input_ids.device)
+        return cast("torch.BoolTensor", done)
 
 
 def _batched(rows: Iterable[int], size: int) -> Iterator[list[int]]:

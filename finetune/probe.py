@@ -56,7 +56,7 @@ def record_probe(run: RunDirectory, model: PreTrainedModel, tokenizer: PreTraine
         "texts": list(TEXTS),
         "max_length": length,
         "input_ids": ids,
-        "prompt_ids": _prompts(tokenizer, recipe) if task == "generate" else [],
+        "prompt_ids": _prompts(run, tokenizer, recipe) if task == "generate" else [],
         "places": places,
         "logits": logits,
         "computed_on": {**computed_on(model), "dtype": str(model.dtype).removeprefix("torch.")},
@@ -64,13 +64,13 @@ def record_probe(run: RunDirectory, model: PreTrainedModel, tokenizer: PreTraine
     run.write_json(run.probe_file, content)
 
 
-def _prompts(tokenizer: PreTrainedTokenizerBase, recipe: Recipe) -> list[list[int]]:
+def _prompts(run: RunDirectory, tokenizer: PreTrainedTokenizerBase, recipe: Recipe) -> list[list[int]]:
     """Prompts as the run was trained with: its labels, a message of a user, or the start of a text."""
     data = recipe.data
     if data.holds_chats:
         return [chat_ids([{"role": "user", "content": TEXTS[3]}], tokenizer)]
-    labels = list((data.labels or {}).values())[:8] if data.prompt_column else []
-    return [prompt_ids(text, tokenizer) for text in labels or [TEXTS[-1] if data.prompt_column else ""]]
+    texts = run.prompt_labels() or [TEXTS[-1] if data.prompt_column else ""]
+    return [prompt_ids(text, tokenizer) for text in texts]
 
 
 def computed_on(model: PreTrainedModel) -> dict[str, str]:

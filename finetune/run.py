@@ -11,6 +11,9 @@ from typing import Any
 from finetune.errors import UserError
 from finetune.recipe import Recipe, dump_recipe, load_recipe
 
+_MOST_PROMPT_LABELS = 10
+"""Prompts of more kinds than this are no labels."""
+
 
 @dataclass(frozen=True)
 class RunDirectory:
@@ -159,6 +162,21 @@ class RunDirectory:
         # By line feeds alone: a text may hold other characters that end lines.
         lines = self.samples_file.read_text(encoding="utf-8").split("\n")
         return [json.loads(line) for line in lines if line]
+
+    def prompt_labels(self) -> list[str]:
+        """The labels that a run learnt to write by; none if its prompts are texts, or it has none.
+
+        Labels that need no other name are not in the recipe, but a few prompts that come back again and again are some.
+        """
+        data = self.recipe().data
+        if data.prompt_column is None:
+            return []
+        if data.labels is not None:
+            return list(dict.fromkeys(data.labels.values()))
+        prompts = [sample["prompt"] for sample in self.samples()]
+        labels = sorted(set(prompts) - {""})
+        are_few = 2 * len(labels) <= len(prompts) and len(labels) <= _MOST_PROMPT_LABELS
+        return labels if "" not in prompts and are_few else []
 
     def write_samples(self, records: Iterable[Mapping[str, Any]]) -> None:
         _write_text(self.samples_file, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))

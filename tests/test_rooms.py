@@ -27,6 +27,7 @@ ROOMS = [
     "export",
     "quickstart",
     "curve",
+    "demo",
     "cli",
     "__main__",
 ]

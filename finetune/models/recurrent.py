@@ -139,7 +139,8 @@ class RecurrentForSequenceClassification(RecurrentPreTrainedModel):
         """
         if attention_mask is None:
             attention_mask = input_ids.ne(self.config.pad_token_id).long()
-        if (attention_mask[:, 1:] > attention_mask[:, :-1]).any():
+        # A graph that is exported cannot raise.
+        if not torch.compiler.is_exporting() and (attention_mask[:, 1:] > attention_mask[:, :-1]).any():
             raise ValueError("recurrent models need padding on the right; set tokenizer.padding_side = 'right'")
         lengths = attention_mask.sum(dim=1).clamp(min=1)  # (batch,)
         states = self.dropout(self._drop_tokens(self.embedding(input_ids)))  # (batch, length, embedding)
@@ -166,7 +167,7 @@ class RecurrentForSequenceClassification(RecurrentPreTrainedModel):
             case "max":
                 return states.masked_fill(~valid, torch.finfo(states.dtype).min).amax(dim=1)
             case _:
-                rows = torch.arange(len(states), device=states.device)
+                rows = torch.arange(states.shape[0], device=states.device)  # len() would fix the size of an export
                 last = states[rows, lengths - 1]
                 if not self.config.bidirectional:
                     return last

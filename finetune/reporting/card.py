@@ -166,7 +166,7 @@ def render_card(
     recipe, scores, environment, account = run.recipe(), run.scores(), run.environment(), run.data()
     data = summarize_data(account, [run.name])
     language = written.language or _language(account)
-    splits = scores["splits"]
+    splits, prompt_labels = scores["splits"], run.prompt_labels()
     values: dict[str, Any] = {
         "metadata": _metadata(run, recipe, account, splits, written.license, language, repo_id, as_adapter=as_adapter),
         "name": run.name,
@@ -183,7 +183,8 @@ def render_card(
         "is_korean": language == "ko",
         "language": language,
         "license": written.license,
-        "example": _example(recipe, account, language),
+        "example": _example(recipe, prompt_labels, language),
+        "prompt_labels": prompt_labels,
         "source": data_source(data),
         "files": list({file["sha256"]: file for file in account.get("files", {}).values()}.values()),
         "data_table": markdown_table(data_table(data, account.get("labels", []))),
@@ -201,7 +202,7 @@ def render_card(
         "leaked": splits.get("test", {}).get("without_leaked_rows"),
         "times_scored": splits.get("test", {}).get("times_scored", 0),
         "interval": splits.get("test", {}),
-        "samples": _samples(run, recipe),
+        "samples": _samples(run, prompt_labels),
         "sample_scores": scores.get("samples"),
         "beside": _beside_text(run),
         "cost": scores.get("cost", {}),
@@ -420,10 +421,10 @@ def _agreement(run: RunDirectory) -> dict[str, Any] | None:
 # --- words ------------------------------------------------------------------------------------------------------------
 
 
-def _example(recipe: Recipe, account: Mapping[str, Any], language: str | None) -> str:
-    """A text to try the model with, of ours and never of the data."""
-    if recipe.task == "generate" and recipe.data.prompt_column and recipe.data.labels:
-        return next(iter(recipe.data.labels.values()))
+def _example(recipe: Recipe, prompt_labels: Sequence[str], language: str | None) -> str:
+    """A text to try the model with, of ours and never of the data; or a label where it writes by labels."""
+    if prompt_labels:
+        return prompt_labels[0]
     korean = language == "ko"
     if recipe.task == "generate":
         return "이 영화는" if korean else "I bought this"
@@ -463,13 +464,12 @@ def _limits(recipe: Recipe, account: Mapping[str, Any], splits: Mapping[str, Any
     return said
 
 
-def _samples(run: RunDirectory, recipe: Recipe) -> list[dict[str, Any]]:
+def _samples(run: RunDirectory, prompt_labels: Sequence[str]) -> list[dict[str, Any]]:
     """The first texts that the run wrote; their prompts only where these are labels rather than texts of the data."""
-    names = set((recipe.data.labels or {}).values())
     return [
         {
             "text": " ".join(record["text"].split()),
-            "prompt": record["prompt"] if record["prompt"] in names else None,
+            "prompt": record["prompt"] if record["prompt"] in prompt_labels else None,
             "stopped": record["stopped"],
         }
         for record in run.samples()[:_MOST_SAMPLES]

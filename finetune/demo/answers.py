@@ -1,0 +1,219 @@
+"""What is answered to a request: all of it is checked here, whatever the page let through."""
+
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+from finetune.demo.models import Lazy, Prediction, Predictor, Writer, predict_one
+from finetune.demo.words import Sentences
+from finetune.progress import say
+
+TEXT_LIMIT = 10_000
+"""Characters of a text or prompt."""
+TEMPERATURE = (0.1, 2.0)
+TOP_P = (0.05, 1.0)
+NEW_TOKENS = (1, 500)
+SEEDS = (0, 2**32 - 1)
+"""NumPy takes no others."""
+_MUCH_UNKNOWN = 0.5
+
+Named = TypeVar("Named")
+Loaded = TypeVar("Loaded")
+
+
+class RefusedError(Exception):
+    """A request that is answered with one sentence, in the language of who asked."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one of several models says of a text; `prediction` is None if the model could not say anything."""
+
+    model: str
+    prediction: Prediction | None
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The answers of a page's models, by the names that it shows."""
+
+    predictors: Mapping[str, Predictor]
+    writers: Mapping[str, Writer]
+
+    def predict(self, text: object, model: object, words: Sentences) -> tuple[str, Prediction, str]:
+        """The model that was meant, what it says, and a note where that says little.
+
+        Raises:
+            RefusedError: a request that is not right, or a model that does not work.
+        """
+        checked = checked_text(text, words)
+        chosen = _chosen(self.predictors, model, words)
+        prediction = _predicted(chosen, checked, words)
+        return chosen.name, prediction, _note(prediction, words)
+
+    def compare(self, text: object, words: Sentences) -> tuple[list[Row], str]:
+        """What each model says, and in one line whether those that give labels agree and which do not work.
+
+        Raises:
+            RefusedError: a text that is not right.
+        """
+        checked = checked_text(text, words)
+        rows: list[Row] = []
+        refusals = []
+        for one in self.predictors.values():
+            try:
+                rows.append(Row(one.name, _predicted(one, checked, words)))
+            except RefusedError as refusal:
+                rows.append(Row(one.name, None))
+                refusals.append(str(refusal))
+        return rows, " ".join([*_verdict(rows, words), *refusals])
+
+    def generate(
+        self,
+        prompt: object,
+        model: object,
+        temperature: object,
+        top_p: object,
+        max_new_tokens: object,
+        seed: object,
+        words: Sentences,
+    ) -> Iterator[str]:
+        """The text so far, once for each token; a prompt that is no label and no question stands before it.
+
+        Raises:
+            RefusedError: a request that is not right, or a model that does not work.
+        """
+        chosen = _chosen(self.writers, model, words)
+        if chosen.kinds:
+            if prompt not in chosen.kinds:
+                raise RefusedError(words.no_label.format(names=", ".join(chosen.kinds)))
+            checked = str(prompt)
+        else:
+            checked = checked_text(prompt, words, may_be_empty=not chosen.chats)
+        options = {
+            "temperature": checked_number(temperature, TEMPERATURE, "temperature", words),
+            "top_p": checked_number(top_p, TOP_P, "top_p", words),
+            "max_new_tokens": checked_whole_number(max_new_tokens, NEW_TOKENS, "max_new_tokens", words),
+        }
+        if seed is not None and _whole(seed, SEEDS) is None:
+            raise RefusedError(words.no_seed.format(high=SEEDS[1]))
+        generator = _loaded(chosen.generator, chosen.name, words)
+        stands_alone = bool(chosen.kinds) or chosen.chats or not checked
+        so_far = "" if stands_alone else checked
+        with (
+            _told(words.failed, chosen.name),
+            closing(generator.pieces(checked, options, _whole(seed, SEEDS))) as pieces,
+        ):
+            for piece in pieces:
+                so_far += piece
+                yield so_far.lstrip() if stands_alone else so_far
+
+
+def checked_text(value: object, words: Sentences, *, may_be_empty: bool = False) -> str:
+    """A text that a tokenizer takes.
+
+    Raises:
+        RefusedError: it is none, there is nothing in it, or it is too long.
+    """
+    if not isinstance(value, str):
+        raise RefusedError(words.no_text)
+    if len(value) > TEXT_LIMIT:
+        raise RefusedError(words.too_long.format(count=len(value), limit=TEXT_LIMIT))
+    if not value.strip() and not may_be_empty:
+        raise RefusedError(words.empty)
+    # JSON can hold halves of a character, which no tokenizer can read.
+    return value.encode("utf-8", "replace").decode("utf-8")
+
+
+def checked_number(value: object, limits: tuple[float, float], name: str, words: Sentences) -> float:
+    """A number within `limits`, both of which are.
+
+    Raises:
+        RefusedError: it is none.
+    """
+    low, high = limits
+    # To Python, True is 1.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise RefusedError(words.no_number.format(name=name, low=low, high=high))
+    return float(value)
+
+
+def checked_whole_number(value: object, limits: tuple[int, int], name: str, words: Sentences) -> int:
+    """A whole number within `limits`, both of which are.
+
+    Raises:
+        RefusedError: it is none.
+    """
+    whole = _whole(value, limits)
+    if whole is None:
+        raise RefusedError(words.no_whole_number.format(name=name, low=limits[0], high=limits[1]))
+    return whole
+
+
+def _whole(value: object, limits: tuple[int, int]) -> int | None:
+    """A whole number within limits, which may come as 7.0; None if it is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not limits[0] <= value <= limits[1]:
+        return None
+    return int(value) if value == int(value) else None
+
+
+def _chosen(models: Mapping[str, Named], name: object, words: Sentences) -> Named:
+    """The model of a name; the first where none is given."""
+    if name is None or name == "":
+        return next(iter(models.values()))
+    if not isinstance(name, str) or name not in models:
+        raise RefusedError(words.no_model.format(names=", ".join(models)))
+    return models[name]
+
+
+def _predicted(chosen: Predictor, text: str, words: Sentences) -> Prediction:
+    classifier = _loaded(chosen.classifier, chosen.name, words)
+    with _told(words.failed, chosen.name):
+        return predict_one(classifier, text)
+
+
+def _loaded(model: Lazy[Loaded], name: str, words: Sentences) -> Loaded:
+    try:
+        return model.get()
+    except Exception as error:  # noqa: BLE001  # a damaged model raises anything; whoever started the page is told
+        say(f"finetune: {name}: {' '.join(str(error).split()) or type(error).__name__}")
+    raise RefusedError(words.cannot_load.format(model=name))
+
+
+@contextmanager
+def _told(sentence: str, name: str) -> Iterator[None]:
+    """Whatever goes wrong is one sentence to the visitor; the terminal gets its kind and place, and none of the text.
+
+    An error's message may quote the text that it is about.
+    """
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001  # none of them may end in gradio's traceback, which would quote the text
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        say(f"finetune: {name}: {type(error).__name__} in {place.filename}, line {place.lineno}")
+    else:
+        return
+    raise RefusedError(sentence.format(model=name))
+
+
+def _note(prediction: Prediction, words: Sentences) -> str:
+    notes = []
+    if not prediction.tokens:
+        notes.append(words.nothing_read)
+    elif prediction.unknown_share > _MUCH_UNKNOWN:
+        notes.append(words.unknown.format(share=prediction.unknown_share))
+    if prediction.is_cut:
+        notes.append(words.cut.format(tokens=prediction.tokens))
+    return " ".join(notes)
+
+
+def _verdict(rows: Sequence[Row], words: Sentences) -> list[str]:
+    """Whether the models that give labels agree; nothing where fewer than two of them said anything."""
+    labelled = [row.prediction for row in rows if row.prediction is not None and row.prediction.label is not None]
+    if len(labelled) < 2:
+        return []
+    if len({frozenset(prediction.probabilities) for prediction in labelled}) > 1:
+        return [words.other_labels]
+    return [words.agree if len({prediction.label for prediction in labelled}) == 1 else words.disagree]

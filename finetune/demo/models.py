@@ -1,0 +1,180 @@
+"""The models of a page: told apart when it opens, and loaded when one is first asked for."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import torch
+from transformers import BatchEncoding, PreTrainedTokenizerBase
+
+from finetune import tasks
+from finetune.errors import UserError
+from finetune.generate import Generator, load_generator
+from finetune.models import writes_text
+from finetune.predict import Classifier, load_classifier
+from finetune.run import run_of
+
+Loaded = TypeVar("Loaded")
+
+
+class Lazy(Generic[Loaded]):
+    """What is loaded at its first use, and only once, however many ask for it at the same time.
+
+    A load that fails is tried again when the next one asks.
+    """
+
+    def __init__(self, load: Callable[[], Loaded]) -> None:
+        self._load = load
+        self._lock = threading.Lock()
+        self._loaded: Loaded | None = None
+
+    def get(self) -> Loaded:
+        """Raises whatever loading raises."""
+        with self._lock:
+            if self._loaded is None:
+                self._loaded = self._load()
+            return self._loaded
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A classifier or rater under the name that the page shows."""
+
+    name: str
+    classifier: Lazy[Classifier]
+
+
+@dataclass(frozen=True)
+class Writer:
+    """A model that writes, under the name that the page shows."""
+
+    name: str
+    generator: Lazy[Generator]
+    kinds: tuple[str, ...] = ()
+    """The prompts that it was trained with, where these are labels: it takes no others."""
+    chats: bool = False
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a classifier or rater says of a text."""
+
+    probabilities: dict[str, float]
+    """By label, in the order of the model's label ids; none from a rater."""
+    rating: float | None
+    milliseconds: float
+    """From the text to the prediction."""
+    unknown_share: float
+    """Which part of what was read the tokenizer does not know."""
+    tokens: int
+    """How many were read, special tokens apart."""
+    is_cut: bool
+    """Whether the text has more tokens than the model takes."""
+
+    @property
+    def label(self) -> str | None:
+        """The likeliest label; None from a rater."""
+        return max(self.probabilities, key=self.probabilities.__getitem__) if self.probabilities else None
+
+
+def models_of(names: Sequence[str]) -> tuple[dict[str, Predictor], dict[str, Writer]]:
+    """Run directories, model directories, embedded models or Hub ids -> those that predict and those that write.
+
+    Both are by the name shown, in the order given. Nothing is loaded.
+
+    Raises:
+        UserError: none is named, or one is no model that the page could use.
+    """
+    if not names:
+        raise UserError("a demo needs at least one run or model")
+    predictors: dict[str, Predictor] = {}
+    writers: dict[str, Writer] = {}
+    for name, shown in _shown_names(names).items():
+        run = run_of(name)
+        if run is not None and run.recipe().task == "masked_lm":
+            raise UserError(f"{run.path}: a pretrained model has no labels yet; fine-tune it, and show that run")
+        if run is not None:
+            run.trained_model()  # a floor has none, an unfinished run not yet: better said now than in the page
+        writes = writes_text(name) if run is None else run.recipe().task == "generate"
+        if not writes:
+            predictors[shown] = Predictor(shown, Lazy(partial(_ready_classifier, name)))
+        elif run is None:
+            writers[shown] = Writer(shown, Lazy(partial(load_generator, name)))
+        else:
+            chats = run.recipe().data.holds_chats
+            writers[shown] = Writer(shown, Lazy(partial(load_generator, name)), tuple(run.prompt_labels()), chats)
+    return predictors, writers
+
+
+def predict_one(classifier: Classifier, text: str) -> Prediction:
+    """What `classifier.classify` says of one text, and how much of the text that rests on.
+
+    From the tokenizer straight to the model: the data set in between, made for files, takes longer than a small model,
+    and the time is shown.
+    """
+    started = time.perf_counter()
+    # With the same settings at every call: a tokenizer that is set anew while another thread uses it raises.
+    encoded = classifier.tokenizer(
+        [text], truncation=True, max_length=classifier.max_length, return_attention_mask=False
+    )
+    device = classifier.model.device
+    batch = {name: tensor.to(device) for name, tensor in tasks.collate(encoded, classifier.tokenizer).items()}
+    with torch.inference_mode():
+        row = tasks.outputs(classifier.model, batch)[0].tolist()
+    milliseconds = 1000 * (time.perf_counter() - started)
+    tokens, unknown_share, is_cut = _reading(encoded, text, classifier.tokenizer)
+    rates = classifier.task == "rate"
+    return Prediction(
+        probabilities={} if rates else dict(zip(classifier.labels, row, strict=True)),
+        rating=row[0] if rates else None,
+        milliseconds=milliseconds,
+        unknown_share=unknown_share,
+        tokens=tokens,
+        is_cut=is_cut,
+    )
+
+
+def _reading(encoded: BatchEncoding, text: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, float, bool]:
+    """How many tokens were read of a text, which share of it they do not know, and whether others were cut off.
+
+    The share is of characters other than spaces: some tokenizers make one unknown token of a whole word, and tokens of
+    the spaces, which they all know.
+    """
+    unknown = tokenizer.unk_token_id
+    if not encoded.encodings:  # a tokenizer in Python does not say where its tokens stand, nor what it cut
+        special = set(tokenizer.all_special_ids) - {unknown}
+        ids = [token for token in encoded["input_ids"][0] if token not in special]
+        return len(ids), ids.count(unknown) / len(ids) if ids else 0.0, False
+    encoding = encoded.encodings[0]
+    added = encoding.special_tokens_mask
+    spans = [
+        (token, span)
+        for token, span, is_added in zip(encoding.ids, encoding.offsets, added, strict=True)
+        if not is_added
+    ]
+    read = {place for _, span in spans for place in range(*span) if not text[place].isspace()}
+    not_known = {place for token, span in spans if token == unknown for place in range(*span)} & read
+    return len(spans), len(not_known) / len(read) if read else 0.0, bool(encoding.overflowing)
+
+
+def _ready_classifier(name: str) -> Classifier:
+    classifier = load_classifier(name)
+    predict_one(classifier, ".")  # what only the first text has to wait for is over before any time is taken
+    return classifier
+
+
+def _shown_names(names: Sequence[str]) -> dict[str, str]:
+    """Each model once, with as much of the end of its path as tells it from the others: visitors need no more."""
+    parts: dict[tuple[str, ...], str] = {}
+    for name in names:
+        path = Path(name)
+        parts.setdefault(path.resolve().parts if path.exists() else (name,), name)
+    for length in range(1, max(map(len, parts)) + 1):
+        shown = {name: "/".join(of_path[-length:]) for of_path, name in parts.items()}
+        if len(set(shown.values())) == len(shown):
+            break
+    return shown

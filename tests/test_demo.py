@@ -1,0 +1,480 @@
+"""The page, served on this machine's loopback and asked as programs ask it."""
+
+import json
+import re
+import shutil
+import socket
+import threading
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("gradio", reason="needs gradio: pip install 'finetune-transfer[demo]'")
+
+import gradio as gr
+import httpx
+from decoders import write_decoder, writing_recipe
+from gradio_client import Client
+from gradio_client.exceptions import AppError
+from reviews import small_recipe, write_ratings
+
+from finetune.demo import app, build_app, launch
+from finetune.demo.answers import TEXT_LIMIT
+from finetune.demo.models import Lazy, models_of, predict_one
+from finetune.demo.words import EXAMPLES, PAGE, SENTENCES, preferred_language
+from finetune.errors import UserError
+from finetune.generate import load_generator
+from finetune.predict import load_classifier
+from finetune.recipe import parse_recipe
+from finetune.run import RunDirectory
+from finetune.training import train
+
+LABELS = {"good": "재미있다", "bad": "지루하다"}
+SCRIPT = "<script>document.title='x'</script><img src=x onerror=alert(1)> 정말 재미있다"
+SENTENCE = SENTENCES["en"]
+# One for all, without certificates: to read those takes longer than an answer.
+HTTP = httpx.Client(verify=False, timeout=60)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Two classifiers, a rater, a classifier whose weights are gone, and two writers, one of which writes by label."""
+    directory = tmp_path_factory.mktemp("demo")
+    few = {"num_train_epochs": 1}
+    ratings = str(write_ratings(directory / "ratings.csv", 40))
+    by_rating = {"name": "rater", "task": "rate", "data": {"train_file": ratings}}
+    recipes = [
+        small_recipe(directory, "lstm", rows=40, name="lstm", training=few),
+        small_recipe(directory, "rnn", rows=40, name="rnn", training=few),
+        small_recipe(directory, "lstm", training=few, **by_rating),
+        parse_recipe(writing_recipe(directory, "gpt2-scratch", training=few) | {"name": "writer"}),
+    ]
+    runs = {recipe.name: train(recipe).path for recipe in recipes}
+    runs["broken"] = shutil.copytree(runs["lstm"], directory / "runs" / "broken")
+    (runs["broken"] / "model" / "model.safetensors").unlink()
+    by_label = RunDirectory(shutil.copytree(runs["writer"], directory / "runs" / "by-label"))
+    recipe = by_label.recipe()
+    by_label.write_recipe(recipe.model_copy(update={"data": recipe.data.model_copy(update={"labels": LABELS})}))
+    return {name: str(path) for name, path in {**runs, "by-label": by_label.path}.items()}
+
+
+@pytest.fixture(scope="module")
+def page(models):
+    """The running app of all of them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    names = [models[name] for name in ("lstm", "rnn", "rater", "broken", "writer", "by-label")]
+    running = launch(names, port=port, wait=False)
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="module")
+def client(page):
+    connected = Client(page.local_url, verbose=False, analytics_enabled=False, ssl_verify=False)
+    yield connected
+    connected.close()
+
+
+def refused(client, endpoint, *values, **named):
+    """The sentence with which a request is refused."""
+    with pytest.raises(AppError) as refusal:
+        client.predict(*values, api_name=endpoint, **named)
+    return str(refusal.value)
+
+
+def raw(page, endpoint, data, **headers):
+    """The last event of a request of any shape."""
+    body = json.dumps({"data": data})  # in ASCII: half of a character has no UTF-8
+    answer = HTTP.post(
+        f"{page.local_api_url}call/{endpoint}", content=body, headers={**headers, "Content-Type": "application/json"}
+    )
+    answer.raise_for_status()
+    url = f"{page.local_api_url}call/{endpoint}/{answer.json()['event_id']}"
+    with HTTP.stream("GET", url) as events:
+        return "".join(events.iter_text()).strip().split("\n\n")[-1]
+
+
+def as_the_page(page, name, *values):
+    """What the page is answered: the data, or the sentence that it shows."""
+    number = next(
+        number for number, fn in page.fns.items() if fn.name == name and fn.targets[0][1] in ("click", "change")
+    )
+    body = {"data": list(values), "fn_index": number, "session_hash": "page"}
+    HTTP.post(f"{page.local_api_url}queue/join", json=body).raise_for_status()
+    with HTTP.stream("GET", f"{page.local_api_url}queue/data?session_hash=page") as events:
+        messages = [json.loads(line.removeprefix("data: ")) for line in events.iter_lines() if line]
+    completed = next(message for message in messages if message["msg"] == "process_completed")
+    return completed["output"]["data"] if completed["success"] else completed["output"]["error"]
+
+
+def test_the_endpoints_have_names(client):
+    named = client.view_api(return_format="dict")["named_endpoints"]
+    found = {name: [parameter["parameter_name"] for parameter in named[name]["parameters"]] for name in named}
+    assert found == {
+        "/predict": ["text", "model"],
+        "/compare": ["text"],
+        "/generate": ["prompt", "model", "temperature", "top_p", "max_new_tokens", "seed"],
+    }
+
+
+def test_a_text_is_judged_as_the_classifier_does(client, models):
+    for name in ("lstm", "rnn"):
+        classifier = load_classifier(models[name])
+        for text in ("어제 봤는데 정말 재미있다", "x " * 200, SCRIPT):
+            answer = client.predict(text, model=name, api_name="/predict")
+            expected = dict(zip(classifier.labels, classifier.classify([text])[0], strict=True))
+            assert answer["probabilities"] == pytest.approx(expected)
+            assert answer["label"] == max(expected, key=expected.get)
+            assert answer["model"] == name
+            assert answer["rating"] is None
+            assert answer["milliseconds"] > 0
+    jobs = [client.submit("정말 재미있다", api_name="/predict") for _ in range(6)]
+    at_once = [{**job.result(), "milliseconds": 0} for job in jobs]
+    assert at_once == [at_once[0]] * 6
+    assert at_once[0]["model"] == "lstm"
+
+
+def test_a_rater_gives_its_number(client, models):
+    answer = client.predict("정말 재미있다", model="rater", api_name="/predict")
+    assert answer["rating"] == pytest.approx(load_classifier(models["rater"]).classify(["정말 재미있다"])[0, 0])
+    assert answer["label"] is answer["probabilities"] is None
+
+
+def test_what_the_model_did_not_read_is_noted(client):
+    assert client.predict("정말 재미있다", api_name="/predict")["note"] == ""
+    assert "lacks 100% of this text" in client.predict("漢字 日本", api_name="/predict")["note"]
+    assert "lacks 60% of this text" in client.predict("漢字漢字漢字 재미있다", api_name="/predict")["note"]
+    assert client.predict("漢 정말 재미있다", api_name="/predict")["note"] == ""
+    assert "first 31 tokens" in client.predict("정말 재미있다 " * 40, api_name="/predict")["note"]
+
+
+def test_models_are_asked_side_by_side(client):
+    answer = client.predict("정말 재미있다", api_name="/compare")
+    by_name = {row["model"]: row for row in answer["models"]}
+    assert list(by_name) == ["lstm", "rnn", "rater", "broken"]
+    labels = [by_name[name]["label"] for name in ("lstm", "rnn")]
+    assert all(0 <= by_name[name]["probability"] <= 1 for name in ("lstm", "rnn"))
+    assert by_name["rater"]["rating"] is not None
+    assert by_name["broken"] == dict.fromkeys(by_name["broken"]) | {"model": "broken"}
+    said = SENTENCE.agree if labels[0] == labels[1] else SENTENCE.disagree
+    assert answer["verdict"] == f"{said} {SENTENCE.cannot_load.format(model='broken')}"
+
+
+def test_text_grows_and_a_seed_repeats_it(client, models):
+    named = {"model": "writer", "max_new_tokens": 30, "temperature": 1.5, "top_p": 1.0, "api_name": "/generate"}
+    writing = client.submit("0 어제", seed=7, **named)
+    texts = list(writing)
+    assert all(later.startswith(earlier) for earlier, later in pairwise(texts))
+    assert len(set(texts)) > 2
+    assert texts[-1].startswith("0 어제")
+    options = {"max_new_tokens": 30, "temperature": 1.5, "top_p": 1.0}
+    expected = load_generator(models["writer"]).generate(["0 어제"], options, seed=7)[0][0].text
+    assert texts[-1] == "0 어제" + expected
+    assert client.predict("0 어제", seed=7.0, **named) == texts[-1]
+    assert client.predict("0 어제", seed=8, **named) != texts[-1]
+    assert isinstance(client.predict("", **named), str)
+
+
+def test_a_model_that_writes_by_label_takes_labels_only(client, models):
+    named = {"model": "by-label", "max_new_tokens": 5, "api_name": "/generate"}
+    assert not client.predict("재미있다", **named).startswith("재미있다")
+    for other in ("good", "", ["재미있다"]):
+        assert refused(client, "/generate", other, model="by-label") == SENTENCE.no_label.format(
+            names="재미있다, 지루하다"
+        )
+
+
+def test_the_page_is_answered_like_a_program(client, page):
+    answer = client.predict(SCRIPT, model="rnn", api_name="/predict")
+    label, note = as_the_page(page, "show_prediction", SCRIPT, "rnn", "en")
+    assert label["label"] == answer["label"]
+    assert {one["label"]: one["confidence"] for one in label["confidences"]} == pytest.approx(answer["probabilities"])
+    assert note == answer["note"]
+    rating = client.predict("재미있다", model="rater", api_name="/predict")["rating"]
+    assert as_the_page(page, "show_prediction", "재미있다", "rater", "en")[0]["label"] == str(round(rating, 2))
+    table, verdict = as_the_page(page, "show_comparison", SCRIPT, "ko-KR")
+    assert table["headers"] == list(SENTENCES["ko"].columns)
+    assert [row[0] for row in table["data"]] == ["lstm", "rnn", "rater", "broken"]
+    assert table["data"][3][1:] == ["", None, None]
+    assert SENTENCES["ko"].cannot_load.format(model="broken") in verdict
+    settings = {"temperature": 1.2, "top_p": 1, "max_new_tokens": 10}
+    for seed in (" 12 ", 12):
+        written = as_the_page(page, "show_writing", "writer", SCRIPT, None, *settings.values(), seed, "en")
+        assert written == [client.predict(SCRIPT, model="writer", **settings, seed=12, api_name="/generate")]
+        assert written[0].startswith(SCRIPT)
+    by_label = as_the_page(page, "show_writing", "by-label", "not this", "재미있다", *settings.values(), "3", "en")
+    named = {"model": "by-label", **settings, "seed": 3}
+    assert by_label == [client.predict("재미있다", **named, api_name="/generate")]
+    assert as_the_page(page, "show_prediction", "", "rnn", "ko") == SENTENCES["ko"].empty
+    no_seed = SENTENCE.no_seed.format(high=2**32 - 1)
+    for odd in ("many", "-1", "9" * 30, "1.5"):
+        assert as_the_page(page, "show_writing", "writer", "", None, *settings.values(), odd, "en") == no_seed
+
+
+def test_the_page_asks_for_a_label_or_for_a_prompt(page):
+    prompt, kind = as_the_page(page, "show_prompt", "by-label")
+    assert (prompt["visible"], kind["visible"]) == (False, True)
+    assert [name for name, _ in kind["choices"]] == ["재미있다", "지루하다"]
+    prompt, kind = as_the_page(page, "show_prompt", "writer")
+    assert (prompt["visible"], kind["visible"]) == (True, False)
+
+
+@pytest.mark.parametrize("endpoint", ["/predict", "/compare", "/generate"])
+def test_texts_that_are_none_get_a_sentence(client, capfd, endpoint):
+    named = {"model": "writer"} if endpoint == "/generate" else {}
+    for wrong in (None, 7, True, ["text"], {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}):
+        if not isinstance(wrong, dict):  # the client would upload it
+            assert refused(client, endpoint, wrong, **named) == SENTENCE.no_text
+    long = "secret" * 2000
+    assert refused(client, endpoint, long, **named) == SENTENCE.too_long.format(count=len(long), limit=TEXT_LIMIT)
+    if endpoint != "/generate":
+        assert refused(client, endpoint, " \n ") == SENTENCE.empty
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("named", "sentence"),
+    [
+        ({"temperature": 0}, "temperature must be a number from 0.1 to 2."),
+        ({"temperature": "hot"}, "temperature must be a number from 0.1 to 2."),
+        ({"temperature": True}, "temperature must be a number from 0.1 to 2."),
+        ({"top_p": 1.01}, "top_p must be a number from 0.05 to 1."),
+        ({"top_p": None}, "top_p must be a number from 0.05 to 1."),
+        ({"max_new_tokens": 501}, "max_new_tokens must be a whole number from 1 to 500."),
+        ({"max_new_tokens": 1.5}, "max_new_tokens must be a whole number from 1 to 500."),
+        ({"seed": -1}, "The seed must be a whole number from 0 to 4294967295, or left empty."),
+        ({"seed": "1"}, "The seed must be a whole number from 0 to 4294967295, or left empty."),
+        ({"model": "other"}, "There is no such model here; choose one of: writer, by-label."),
+        ({"model": ["writer"]}, "There is no such model here; choose one of: writer, by-label."),
+    ],
+)
+def test_settings_out_of_range_get_a_sentence(client, named, sentence):
+    assert refused(client, "/generate", "어제", **named) == sentence
+
+
+def test_odd_requests_end_without_a_traceback_or_a_word_of_them_on_the_terminal(page, capfd):
+    assert "The request lacks values." in raw(page, "generate", ["secret"])
+    assert SENTENCE.no_text in raw(page, "predict", [{"secret": "secret"}, ""])
+    assert '"label"' in raw(page, "predict", ["secret \ud800", ""])  # half of a character
+    assert SENTENCE.no_model.format(names="lstm, rnn, rater, broken") in raw(page, "predict", ["secret", "writer"])
+    files = {"path": "/etc/passwd", "url": "http://127.0.0.1:1/", "meta": {"_type": "gradio.FileData"}}
+    assert "root:" not in raw(page, "predict", [files, ""])
+    said = capfd.readouterr()
+    assert "secret" not in said.out + said.err
+    assert "root:" not in said.out + said.err
+
+
+def test_the_sentence_is_in_the_language_of_who_asks(page):
+    headers = {"Accept-Language": "ko-KR,ko;q=0.9,en;q=0.8"}
+    assert SENTENCES["ko"].empty in json.loads(raw(page, "predict", ["", ""], **headers).split("data: ")[1])["error"]
+    ranked = {"ko": "ko", "en-US,ko;q=0.5": "en", "fr,ko;q=0.2": "ko", "de": "en", "en;q=0.1, KO-kr;q=0.8": "ko"}
+    assert {header: preferred_language(header) for header in ranked} == ranked
+    assert [preferred_language(odd) for odd in (None, "", "ko;q=0", "ko;q=..", ";;,", "*")] == ["en"] * 6
+
+
+def test_a_model_that_does_not_load_is_a_sentence_in_the_page_and_a_reason_on_the_terminal(client, capfd):
+    assert refused(client, "/predict", "secret", model="broken") == SENTENCE.cannot_load.format(model="broken")
+    said = capfd.readouterr().err
+    assert said.startswith("finetune: broken: ")
+    assert "Traceback" not in said
+    assert "secret" not in said
+
+
+def test_an_error_of_a_model_quotes_nothing(page, client, capfd, monkeypatch):
+    def fail(*_, **__):
+        raise ValueError("about secret")
+
+    monkeypatch.setattr("finetune.demo.answers.predict_one", fail)
+    assert refused(client, "/predict", "secret") == SENTENCE.failed.format(model="lstm")
+    said = capfd.readouterr().err
+    assert "lstm: ValueError in " in said
+    assert "secret" not in said
+
+
+def test_the_page_shows_text_as_text(page):
+    """Nothing that a visitor or a model says may go to a component that renders HTML or Markdown."""
+    blocks = page.blocks
+    renders = (gr.HTML, gr.Markdown, gr.Chatbot)
+    outputs = [(fn, blocks[block._id]) for fn in page.fns.values() for block in fn.outputs]
+    rendered = [(fn.name, block) for fn, block in outputs if isinstance(block, renders)]
+    assert {name for name, _ in rendered} == {"show_prediction", "show_comparison"}  # notes, in our own words
+    tables = [block for _, block in outputs if isinstance(block, gr.Dataframe)]
+    assert [table.datatype for table in tables] == [["str", "str", "number", "number"]]
+
+
+def test_files_are_out_of_reach_and_nothing_is_kept(page, client):
+    client.predict("secret 정말", api_name="/predict")
+    assert not page.state_holder.session_data
+    base = page.local_url.rstrip("/")
+    for path in (
+        "/gradio_api/file=/etc/hostname",
+        "/gradio_api/file=pyproject.toml",
+        "/gradio_api/file/etc/hostname",
+        "/gradio_api/deep_link?session_hash=x",
+        "/gradio_api/proxy=http://127.0.0.1:1/",
+        "/gradio_api/runs",
+    ):
+        assert HTTP.get(base + path).status_code == 404, path
+    assert HTTP.get(f"{base}/monitoring").status_code == 403
+    assert HTTP.post(f"{base}/gradio_api/upload", files={"files": b"x"}).status_code == 404
+    direct = HTTP.post(f"{base}/gradio_api/run/predict", json={"data": ["x", ""]})
+    assert direct.status_code == 404  # past the queue
+    huge = {"data": ["x" * 1_100_000, ""]}
+    assert HTTP.post(f"{base}/gradio_api/call/predict", json=huge).status_code == 413
+    chunks = (b" " * 100_000 for _ in range(20))
+    assert HTTP.post(f"{base}/gradio_api/call/predict", content=chunks).status_code == 400
+    assert page.allowed_paths == []
+    assert not page.analytics_enabled
+    assert not page.share
+    html = HTTP.get(base).text
+    assert "fonts.googleapis" not in html
+    assert page._queue.max_size == 32
+
+
+def test_who_goes_away_stops_the_writing(models):
+    generator = load_generator(models["writer"])
+
+    def is_writing():
+        return any(thread.name.startswith("writing") for thread in threading.enumerate())
+
+    pieces = generator.pieces("0", {"max_new_tokens": 40, "temperature": 1.0}, seed=1)
+    next(pieces)
+    assert is_writing()
+    pieces.close()
+    assert not is_writing()
+    with pytest.raises(UserError, match="nonsense"):
+        next(generator.pieces("0", {"nonsense": 1}))
+
+
+def test_an_error_while_writing_reaches_the_reader(models, monkeypatch):
+    generator = load_generator(models["writer"])
+
+    def fail(*_, **__):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(generator.model, "generate", fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        list(generator.pieces("0"))
+
+
+def test_stop_ends_the_writing(client, page, monkeypatch):
+    closed = threading.Event()
+
+    def endless(self, *_):
+        try:
+            while True:
+                time.sleep(0.01)
+                yield "a "
+        finally:
+            closed.set()
+
+    monkeypatch.setattr("finetune.generate.Generator.pieces", endless)
+    writing = client.submit("어제", model="writer", api_name="/generate")
+    while not writing.outputs():
+        time.sleep(0.01)
+    writing.cancel()
+    assert closed.wait(20)
+
+
+def test_a_model_is_loaded_once_by_however_many_at_a_time():
+    loads = []
+
+    def load():
+        time.sleep(0.05)
+        loads.append(1)
+        if len(loads) == 1:
+            raise OSError("not yet")
+        return object()
+
+    lazy = Lazy(load)
+    with pytest.raises(OSError, match="not yet"):
+        lazy.get()
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(lazy.get())) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(loads) == 2
+    assert len(set(map(id, found))) == 1
+
+
+def test_the_page_opens_before_anything_is_loaded_and_has_the_tabs_it_needs(models, monkeypatch):
+    def never(*_):
+        raise AssertionError("loaded too early")
+
+    monkeypatch.setattr("finetune.demo.models.load_classifier", never)
+    monkeypatch.setattr("finetune.demo.models.load_generator", never)
+
+    def tabs(*names):
+        page = build_app([models[name] for name in names])
+        return [
+            json.loads(str(block.label).removeprefix("__i18n__"))["key"]
+            for block in page.blocks.values()
+            if isinstance(block, gr.Tab)
+        ]
+
+    assert tabs("lstm") == ["sentiment"]
+    assert tabs("writer") == ["generate"]
+    assert tabs("by-label", "lstm", "rater") == ["sentiment", "compare", "generate"]
+
+
+def test_models_are_told_apart_by_the_end_of_their_path(models, tmp_path):
+    other = shutil.copytree(models["lstm"], tmp_path / "others" / "lstm")
+    write_decoder(tmp_path / "random", "gpt2")
+    predictors, writers = models_of(
+        [models["lstm"], f"{models['lstm']}/", str(other), str(tmp_path / "random"), "embedded:mini-gpt-ko"]
+    )
+    assert list(predictors) == ["runs/lstm", "others/lstm"]
+    assert [name.split("/")[-1] for name in writers] == ["random", "embedded:mini-gpt-ko"]
+    assert not any(writer.kinds or writer.chats for writer in writers.values())
+
+
+def test_prompts_that_come_back_again_and_again_are_labels(models, tmp_path):
+    run = shutil.copytree(models["writer"], tmp_path / "quick")
+    prompts = ["부정", "긍정", "중립"] * 4
+    lines = [
+        json.dumps({"id": str(i), "prompt": prompt, "text": "", "stopped": True, "reference": ""})
+        for i, prompt in enumerate(prompts)
+    ]
+    (run / "samples.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    assert models_of([str(run)])[1]["quick"].kinds == ("긍정", "부정", "중립")
+    assert models_of([models["writer"]])[1]["writer"].kinds == ()  # eight prompts, each once
+    assert models_of([models["by-label"]])[1]["by-label"].kinds == ("재미있다", "지루하다")
+
+
+def test_a_judgement_is_the_classifiers_own(models):
+    classifier = load_classifier(models["rnn"])
+    for text in EXAMPLES:
+        assert list(predict_one(classifier, text).probabilities.values()) == classifier.classify([text])[0].tolist()
+
+
+def test_the_words_are_there_in_both_languages():
+    assert PAGE["en"].keys() == PAGE["ko"].keys()
+    assert all(value.strip() for words in PAGE.values() for value in words.values())
+    source = Path(app.__file__).read_text(encoding="utf-8")
+    used = set(re.findall(r'_WORDS\("(\w+)"\)', source))
+    assert used == PAGE["en"].keys()
+
+
+def test_wrong_names_and_a_taken_port_are_a_users_errors(models, tmp_path):
+    with pytest.raises(UserError, match="at least one run or model"):
+        build_app([])
+    with pytest.raises(UserError, match="no such run or model directory"):
+        build_app(["runs/none"])
+    with pytest.raises(UserError, match="at least one request"):
+        launch([models["lstm"]], concurrency=0)
+    floor = tmp_path / "floor"
+    shutil.copytree(models["lstm"], floor)
+    shutil.rmtree(floor / "model")
+    with pytest.raises(UserError, match="training did not finish"):
+        build_app([str(floor)])
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(UserError, match="cannot be used; choose another"):
+            launch([models["lstm"]], port=taken.getsockname()[1], wait=False)
