@@ -22,7 +22,8 @@ fi
 echo "Setting up .venv, once: about 0.5 GB to download, 2 GB on disk, and 2 to 5 minutes, with a CPU build of torch."
 echo "On Linux PyPI's own torch brings CUDA along, several GB more; TORCH_INDEX_URL=URL takes torch from another index."
 [ -x .venv/bin/python ] || "$python" -m venv .venv
-install=(.venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint scripts/constraints.txt)
+# Python compiles what is imported when it first is; of two gigabytes of packages that is a small part.
+install=(.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint scripts/constraints.txt)
 if [ -n "${TORCH_INDEX_URL:-}" ]; then
   "${install[@]}" --index-url "$TORCH_INDEX_URL" torch
 fi
