@@ -95,7 +95,8 @@ def probabilities(file, classifier, texts, batch_size):
 def held(run, said):
     """The files agree with the model, and what is written of them is what was said."""
     scores = np.stack(pq.read_table(run.predictions_file("test"))["scores"].to_pylist())
-    assert scores[:, 0].std() > 0.01  # a model that says the same of all rows agrees with anything
+    # A model that says the same of all rows would agree with anything.
+    assert scores[:, 0].std() > 1e-3
     assert {path.name for path in run.onnx_directory.iterdir()} == FILES
     assert json.loads((run.onnx_directory / "agreement.json").read_text(encoding="utf-8")) == said
     assert not list(run.path.glob(".*"))

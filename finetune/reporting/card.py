@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -114,6 +115,7 @@ def write_card(
         raise UserError(f"{run.path}: the run is not finished; go on with --resume first")
     if beside:
         run.write_json(run.beside_file, _beside([run.path, *beside]))
+    shutil.rmtree(run.plots_directory, ignore_errors=True)
     for name, drawing in _draw(run).items():
         run.plots_directory.mkdir(exist_ok=True)
         (run.plots_directory / name).write_text(drawing, encoding="utf-8")
@@ -499,8 +501,7 @@ def _draw(run: RunDirectory) -> dict[str, str]:
     """The plots of a run's training by file name; none where nothing was trained step by step."""
     logged = [_Logged(run.name, read_curve(run))]
     style = (resources.files("finetune.reporting") / "templates" / "comparison.css").read_text(encoding="utf-8")
-    drawn = {
-        "loss.svg": plots.loss_plot(logged),
-        "validation.svg": plots.accuracy_plot(logged) or plots.bits_plot(logged),
-    }
+    drawn = {"loss.svg": plots.loss_plot(logged)}
+    if len(logged[0].curve.validation) > 1:  # one point is no curve
+        drawn["validation.svg"] = plots.accuracy_plot(logged) or plots.bits_plot(logged)
     return {name: plots.standalone(drawing, style) for name, drawing in drawn.items() if drawing is not None}

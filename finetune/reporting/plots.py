@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 WIDTH = 480
 """Units of the view box; on a phone 480 of them share some 360 pixels, so text stays readable."""
 TEXT_SIZE = 13
+_MARGIN = 20
 _SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 SERIES = 8
 """Colours before they repeat with another dash."""
@@ -242,6 +243,15 @@ def standalone(drawing: str, style: str) -> str:
     css = (
         f"<style>svg {{ {light} color: var(--ink); background: var(--surface); font-family: sans-serif; }} "
         f"@media (prefers-color-scheme: dark) {{ svg {{ {dark} }} }}</style>"
+    )
+    # A page shows what runs over the edge of a plot, such as the label of an axis beside long numbers; an image cuts it.
+    drawing = re.sub(
+        r'viewBox="0 0 (\d+) (\d+)"',
+        lambda box: (
+            f'viewBox="-{_MARGIN} 0 {int(box[1]) + _MARGIN} {box[2]}" width="{int(box[1]) + _MARGIN}" height="{box[2]}"'
+        ),
+        drawing,
+        count=1,
     )
     opening = drawing.index(">") + 1
     return f"{drawing[:opening]}{css}{drawing[opening:]}\n".replace(
