@@ -244,7 +244,7 @@ def standalone(drawing: str, style: str) -> str:
         f"<style>svg {{ {light} color: var(--ink); background: var(--surface); font-family: sans-serif; }} "
         f"@media (prefers-color-scheme: dark) {{ svg {{ {dark} }} }}</style>"
     )
-    # A page shows what runs over the edge of a plot, such as the label of an axis beside long numbers; an image cuts it.
+    # A page shows what runs over the edge of a plot, such as an axis label beside long numbers; an image cuts it.
     drawing = re.sub(
         r'viewBox="0 0 (\d+) (\d+)"',
         lambda box: (
