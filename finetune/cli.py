@@ -350,7 +350,12 @@ def _evaluate(options: argparse.Namespace, _: Sequence[str]) -> None:
     from finetune.predict import evaluate_file, evaluate_split
 
     if options.split is not None:
-        entry = evaluate_split(_fetched(options.model, options.revision), options.split)
+        if not Path(options.model).exists() and _fetched(options.model, options.revision) != options.model:
+            raise UserError(
+                f"{options.model}: --split writes its scores into the run, so the run has to be here; a model of the Hub "
+                "is scored on a file: --data FILE --output DIR"
+            )
+        entry = evaluate_split(options.model, options.split)
         print(describe_scores(options.split, entry))
         if options.split == "test":
             print(f"the test split of this run has now been scored {entry['times_scored']} times")
@@ -456,7 +461,8 @@ def _card(options: argparse.Namespace, _: Sequence[str]) -> None:
 
     for path in options.runs:
         run = open_run(path)
-        beside = [Path(other) for other in options.beside if Path(other).resolve() != run.path.resolve()]
+        others = [Path(_fetched(other)) for other in options.beside]
+        beside = [other for other in others if other.resolve() != run.path.resolve()]
         written = write_card(run, beside, license=options.license, language=options.language)
         missing = [*([] if written.license else ["licence"]), *written.empty_sections]
         print(f"{run.card_file}{': still to be written: ' + '; '.join(missing) if missing else ''}")

@@ -43,9 +43,11 @@ def record_probe(run: RunDirectory, model: PreTrainedModel, tokenizer: PreTraine
     logits: list[list[float]] = []
     was_training = model.training
     model.eval()
+    # Second texts, where the model reads pairs.
+    pairs = [*TEXTS[1:], TEXTS[0]] if recipe.data.text_pair_column else [None] * len(TEXTS)
     with torch.inference_mode():
-        for text in TEXTS:
-            encoded = tokenizer(text, truncation=True, max_length=length, return_tensors="pt").to(model.device)
+        for text, pair in zip(TEXTS, pairs, strict=True):
+            encoded = tokenizer(text, pair, truncation=True, max_length=length, return_tensors="pt").to(model.device)
             output = model(**encoded).logits[0].double().cpu()
             ids.append(encoded["input_ids"][0].tolist())
             logits.append((output if is_over_labels else output[-1, places]).tolist())
@@ -54,6 +56,7 @@ def record_probe(run: RunDirectory, model: PreTrainedModel, tokenizer: PreTraine
         "task": task,
         "labels": [config.id2label[i] for i in range(len(config.id2label))] if task == "classify" else [],
         "texts": list(TEXTS),
+        "pairs": pairs,
         "max_length": length,
         "input_ids": ids,
         "prompt_ids": _prompts(run, tokenizer, recipe) if task == "generate" else [],

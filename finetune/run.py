@@ -86,7 +86,7 @@ class RunDirectory:
 
     @property
     def samples_file(self) -> Path:
-        """Where a run learnt to generate: id, prompt, text, stopped and reference, one JSON record a line."""
+        """Where a run learnt to generate: id, prompt, text, stopped, copied and reference, one JSON record a line."""
         return self.path / "samples.jsonl"
 
     @property
@@ -198,6 +198,8 @@ class RunDirectory:
             raise UserError(f"{self.path}: no {file.name}; the run did not finish, train it again") from None
         except json.JSONDecodeError as error:
             raise UserError(f"{file}: damaged at line {error.lineno}; train the run again") from None
+        except (UnicodeDecodeError, RecursionError):
+            raise UserError(f"{file}: damaged; train the run again") from None
 
 
 def run_of(run_or_model: str) -> RunDirectory | None:

@@ -10,7 +10,7 @@ import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from finetune.data import Splits
-from finetune.data.splits import column
+from finetune.data.splits import column, normalized_key
 from finetune.evaluation import metrics
 from finetune.evaluation.scores import new_metric
 from finetune.generate import Generator, Prompt
@@ -24,10 +24,10 @@ def write_samples(
 ) -> dict[str, Any]:
     """Write after prompts of the test split, or from the start of a text where there are none; returns what was found.
 
-    The run's samples file gets the row's id, the prompt, what was written, whether the model ended it by itself, and
-    what stands after the prompt in the data. Rows and seed are the same for all runs that share their test rows. The
-    result has `count`, `settings`, and `metrics`: variety, copies of training rows, and where there are prompts how
-    near the texts are to the data's.
+    The run's samples file gets the row's id, the prompt, what was written, whether the model ended it by itself,
+    whether it is a training text, and what stands after the prompt in the data. Rows and seed are the same for all runs
+    that share their test rows. The result has `count`, `settings`, and `metrics`: variety, copies of training rows, and
+    where there are prompts how near the texts are to the data's.
     """
     settings = recipe.generation
     chats = recipe.data.holds_chats
@@ -38,15 +38,23 @@ def write_samples(
     options = {"do_sample": True, **settings.model_dump(exclude={"samples"})}
     generator = Generator(model.eval(), tokenizer, chats, recipe.evaluation.batch_size)
     written = [texts[0] for texts in generator.generate(prompts, options, seed=recipe.data.split_seed)]
-    run.write_samples(
-        {"id": row_id, "prompt": prompt, "text": text.text, "stopped": text.stopped, "reference": reference}
-        for row_id, prompt, text, reference in zip(column(rows, "id"), prompts, written, references, strict=True)
-    )
     texts = [text.text.strip() for text in written]
-    values = _compute(metrics.Variety, predictions=texts)
     training_texts: list[str] = column(splits.train, "text")
     if chats:
         training_texts = [answer for text in training_texts for answer in answers(text)]
+    known = {normalized_key(text) for text in training_texts}
+    run.write_samples(
+        {
+            "id": row_id,
+            "prompt": prompt,
+            "text": text.text,
+            "stopped": text.stopped,
+            "copied": normalized_key(text.text) in known,
+            "reference": reference,
+        }
+        for row_id, prompt, text, reference in zip(column(rows, "id"), prompts, written, references, strict=True)
+    )
+    values = _compute(metrics.Variety, predictions=texts)
     values |= _compute(metrics.Copies, predictions=texts, training_texts=training_texts)
     values["stopped"] = float(np.mean([text.stopped for text in written]))
     if chats or recipe.data.prompt_column is not None:

@@ -10,7 +10,7 @@ import onnxruntime
 import pyarrow.parquet as pq
 import pytest
 import torch
-from checkpoints import ARCHITECTURES, write_checkpoint
+from checkpoints import write_checkpoint
 from filelock import FileLock
 from reviews import MODELS, small_recipe, write_ratings
 
@@ -272,7 +272,7 @@ def test_a_model_larger_than_a_file_is_refused(copied_run, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["encoder", "rnn", "lstm", "gru", "bigru-max", "mean"])
+@pytest.mark.parametrize("model", ["rnn", "gru", "mean"])
 def test_every_variant_agrees(tmp_path, model):
     mean = {**MODELS["bilstm-stacked"], "pooling": "mean"}
     run = trained(tmp_path, mean if model == "mean" else model, epochs=16)
@@ -286,7 +286,7 @@ def test_a_recurrent_rater_agrees(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", ["klue-roberta", "deberta-v3"])
 def test_every_architecture_agrees(tmp_path, architecture):
     checkpoint = write_checkpoint(tmp_path / "checkpoint", architecture)
     run = trained(tmp_path, {"family": "encoder", "model_name_or_path": str(checkpoint)}, epochs=16)

@@ -1,6 +1,6 @@
 """The proof of a push: the files to be pushed, loaded as a stranger would, say what the trained model said.
 
-    python -I proof.py DIRECTORY
+    python -P proof.py DIRECTORY
 
 It is run in a process of its own, by its path: plain transformers (peft for an adapter) and no part of this package.
 The last line of its output is JSON, `{"problems": [...], "shown": [...]}`.
@@ -46,7 +46,10 @@ def prove(directory: Path) -> dict[str, list[str]]:
     labels = [model.config.id2label[i] for i in range(len(model.config.id2label))]
     if probe["labels"] and labels != probe["labels"]:
         problems.append(f"labels: {', '.join(labels)}; the trained model has {', '.join(probe['labels'])}")
-    ids = [tokenizer(text, truncation=True, max_length=probe["max_length"])["input_ids"] for text in probe["texts"]]
+    ids = [
+        tokenizer(text, pair, truncation=True, max_length=probe["max_length"])["input_ids"]
+        for text, pair in zip(probe["texts"], probe["pairs"], strict=True)
+    ]
     if ids != probe["input_ids"]:
         wrong = next(i for i, of_text in enumerate(ids) if of_text != probe["input_ids"][i])
         problems.append(f"tokenizer: other ids than in training for {probe['texts'][wrong]!r}: not the model's own")
@@ -86,12 +89,9 @@ def _difference(model: Any, tokenizer: Any, probe: dict[str, Any]) -> tuple[floa
     """How far the logits are from the probe's at most, and how far rounding may bring them."""
     worst, largest = 0.0, 1.0
     with torch.inference_mode():
-        for text, expected in zip(probe["texts"], probe["logits"], strict=True):
-            logits = (
-                model(**tokenizer(text, truncation=True, max_length=probe["max_length"], return_tensors="pt"))
-                .logits[0]
-                .double()
-            )
+        for text, pair, expected in zip(probe["texts"], probe["pairs"], probe["logits"], strict=True):
+            encoded = tokenizer(text, pair, truncation=True, max_length=probe["max_length"], return_tensors="pt")
+            logits = model(**encoded).logits[0].double()
             found = logits[-1, probe["places"]] if probe["places"] else logits
             known = torch.tensor(expected, dtype=torch.float64)
             if found.shape != known.shape or not torch.isfinite(found).all():
@@ -116,22 +116,27 @@ def _stops(directory: Path, model: Any, tokenizer: Any, probe: dict[str, Any]) -
     if tokenizer.eos_token_id not in ends:
         return f"generation: stops at {ends}, and the tokenizer's end token is {tokenizer.eos_token_id}", "no end token"
     scores = json.loads((directory / "scores.json").read_text(encoding="utf-8"))
-    share = scores.get("samples", {}).get("metrics", {}).get("stopped")
+    samples = scores.get("samples", {})
+    share, settings = samples.get("metrics", {}).get("stopped"), samples.get("settings", {})
+    length = settings.get("max_new_tokens", _NEW_TOKENS)
     torch.manual_seed(0)
-    positions = getattr(model.config, "max_position_embeddings", None) or _NEW_TOKENS + 64
+    positions = getattr(model.config, "max_position_embeddings", None) or sys.maxsize
     stopped, of_each = 0, max(1, _WRITTEN_TEXTS // len(probe["prompt_ids"]))
     for prompt in probe["prompt_ids"]:
-        room = max(1, min(_NEW_TOKENS, positions - len(prompt)))
+        room = max(1, min(length, positions - len(prompt)))
         with torch.inference_mode():
             written = model.generate(
                 input_ids=torch.tensor([prompt] * of_each),
                 attention_mask=torch.ones(of_each, len(prompt), dtype=torch.long),
                 do_sample=True,
+                top_k=0,
+                temperature=settings.get("temperature", 1.0),
+                top_p=settings.get("top_p", 1.0),
                 max_new_tokens=room,
                 pad_token_id=tokenizer.pad_token_id,
             )
         stopped += int(torch.isin(written[:, len(prompt) :], torch.tensor(ends)).any(dim=1).sum())
-    said = f"{stopped} of {of_each * len(probe['prompt_ids'])} texts ended by themselves within {_NEW_TOKENS} tokens"
+    said = f"{stopped} of {of_each * len(probe['prompt_ids'])} texts ended by themselves within {length} tokens"
     # A model that never ended a text of its own accord in training's samples has no such promise to keep.
     if share and share > 0.5 and not stopped:
         return f"generation: {said}; of the run's own samples {share:.0%} did", said

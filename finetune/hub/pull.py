@@ -43,6 +43,7 @@ MODEL_FILES = (
 )
 RUN_FILES = (
     "README.md",
+    "adapter_config.json",
     "recipe.yaml",
     "environment.json",
     "data.json",
@@ -79,7 +80,7 @@ def fetch(name: str, revision: str | None = None) -> str:
     if name.startswith((EMBEDDED_PREFIX, ".", "/", "~", "runs/")) or path.exists():
         return name  # whoever loads it says what is wrong
     repo_id, _, of_name = name.partition("@")
-    if not _HUB_ID.fullmatch(repo_id) or ".." in repo_id or "--" in repo_id:
+    if not _HUB_ID.fullmatch(repo_id) or ".." in repo_id or "--" in repo_id or name.endswith("@"):
         raise UserError(f"{name}: no run or model directory of this name, and no Hub id (owner/name) either")
     try:
         # Not the code of a repository, nor pickles: what is not here cannot be run.
@@ -125,11 +126,18 @@ def check_directory(directory: Path) -> None:
                 raise UserError(f"{file}: {file.stat().st_size:,} bytes of JSON, at most {most:,} are read")
         if (part / "config.json").is_file():
             _check_model(part)
+        elif (part / "adapter_config.json").is_file():
+            raise UserError(
+                f"{part}: holds an adapter without its model; load it with peft, or push it without --adapter"
+            )
 
 
 def _check_model(directory: Path) -> None:
     """The configuration, the weights and what they name."""
-    weights = list(directory.glob("*.safetensors"))
+    if (directory / "adapter_config.json").exists():
+        raise UserError(f"{directory}: an adapter beside a model, which would be put onto it unseen; remove it first")
+    # By the names that are loaded: another file would let a pickle beside it pass.
+    weights = [name for name in ("model.safetensors", "model.safetensors.index.json") if (directory / name).is_file()]
     pickles = sorted(file.name for file in directory.iterdir() if file.suffix in PICKLES)
     if not weights and not pickles:
         raise UserError(
@@ -153,6 +161,8 @@ def _check_model(directory: Path) -> None:
             f"{directory}: a model of type {config.get('model_type')!r} that comes with code of its own, which is not "
             "run here"
         )
+    if (directory / "tokenizer.json").is_file():
+        _object(directory / "tokenizer.json")
     tokenizer = directory / "tokenizer_config.json"
     if tokenizer.is_file() and _object(tokenizer).get("auto_map") and not (directory / "tokenizer.json").is_file():
         raise UserError(f"{directory}: a tokenizer that comes with code of its own, which is not run here")

@@ -11,11 +11,19 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_session, get_token
-from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    HFValidationError,
+    RemoteEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # exported, but not by its list
 
 from finetune.errors import UserError
 from finetune.hub import proof
@@ -42,6 +50,9 @@ _ANSWERS = {
     404: "no such repository or revision",
     413: "too large for the Hub",
 }
+
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -80,7 +91,7 @@ def push(
     with tempfile.TemporaryDirectory(prefix="finetune-push-") as temporary:
         directory = Path(temporary) / "files"
         directory.mkdir()
-        earlier = None if dry_run else _card_of(repo_id, revision, token, Path(temporary) / "card")
+        earlier = None if dry_run else _card_of(repo_id, revision, token, Path(temporary) / "card", pause)
         written = _together(written, earlier)
         stage(run, directory, written, repo_id, predictions=predictions, as_adapter=as_adapter)
         for title in written.empty_sections:
@@ -115,15 +126,18 @@ def prove(directory: Path) -> list[str]:
         environment = {**os.environ, "HF_MODULES_CACHE": modules, "PYTHONDONTWRITEBYTECODE": "1"}
         if not (directory / "adapter_config.json").exists():
             environment["HF_HUB_OFFLINE"] = "1"  # the files have to do
-        done = subprocess.run(
-            [sys.executable, "-I", proof.__file__, str(directory)],
-            capture_output=True,
-            text=True,
-            env=environment,
-            cwd=modules,
-            timeout=_PROOF_SECONDS,
-            check=False,
-        )
+        try:
+            done = subprocess.run(
+                [sys.executable, "-P", proof.__file__, str(directory)],
+                capture_output=True,
+                text=True,
+                env=environment,
+                cwd=modules,
+                timeout=_PROOF_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise UserError(f"not pushed: the proof took more than {_PROOF_SECONDS // 60} minutes") from None
     try:
         result: dict[str, list[str]] = json.loads(done.stdout.splitlines()[-1])
     except (IndexError, ValueError):
@@ -150,13 +164,26 @@ def upload(
     Raises:
         UserError: the Hub refuses, or cannot be reached in several attempts.
     """
-    get_session().timeout = _REQUEST_SECONDS
     api = HfApi(token=_token())
     wanted = {name: digests for name, _, digests in _listed(directory)}
+
+    def commit() -> Pushed:
+        return _commit_once(api, directory, wanted, repo_id, kind, private, revision, message, space_sdk)
+
+    return _again_and_again(commit, repo_id, pause)
+
+
+def _again_and_again(action: Callable[[], Result], repo_id: str, pause: Callable[[float], None]) -> Result:
+    """What `action` returns, tried again while the network fails.
+
+    Raises:
+        UserError: it failed too often, or for a reason that stays.
+    """
+    get_session().timeout = _REQUEST_SECONDS
     seconds = _FIRST_PAUSE
     for attempt in range(1, _ATTEMPTS + 1):
         try:
-            return _commit_once(api, directory, wanted, repo_id, kind, private, revision, message, space_sdk)
+            return action()
         except _UPLOAD_ERRORS as error:
             wait = _wait(error, repo_id, seconds)
             if attempt == _ATTEMPTS:
@@ -183,18 +210,18 @@ def _commit_once(
 ) -> Pushed:
     """Look what is there, commit what is not, and look again. An error may follow a commit that was made."""
     try:
-        found = api.repo_info(repo_id, repo_type=kind, revision=revision, timeout=_REQUEST_SECONDS)
+        found = api.repo_info(repo_id, repo_type=kind, timeout=_REQUEST_SECONDS)
         if private and not found.private:
             raise UserError(
                 f"{repo_id} is there already and is public; make it private on its page first, or leave --private out"
             )
-    except RevisionNotFoundError:
-        api.create_branch(repo_id, repo_type=kind, branch=revision)
     except RepositoryNotFoundError:
         # Not with exist_ok: the client then asks for ever while the Hub is busy with the repository.
         api.create_repo(repo_id, repo_type=kind, private=private or None, space_sdk=space_sdk)
-        if revision != "main":
-            api.create_branch(repo_id, repo_type=kind, branch=revision)
+    try:
+        api.repo_info(repo_id, repo_type=kind, revision=revision, timeout=_REQUEST_SECONDS)
+    except RevisionNotFoundError:
+        api.create_branch(repo_id, repo_type=kind, branch=revision)
     head, there = _remote(api, repo_id, kind, revision)
     changed = sorted(name for name, digests in wanted.items() if there.get(name) not in digests)
     gone = sorted(name for name in there if name not in wanted and _is_ours(name, kind))
@@ -263,7 +290,8 @@ def _wait(error: Exception, repo_id: str, seconds: float) -> float:
     # Errors of large files come as the cause of another.
     answered = next((one for one in (error, error.__cause__) if isinstance(one, HfHubHTTPError)), None)
     if answered is None:
-        if isinstance(error, FileNotFoundError | PermissionError):
+        is_ours = isinstance(error, FileNotFoundError | PermissionError) and not isinstance(error, EntryNotFoundError)
+        if is_ours or isinstance(error, HFValidationError):
             raise UserError(f"{repo_id}: {_reason(error)}") from None
         return seconds
     status = answered.response.status_code
@@ -290,8 +318,14 @@ def check_repo_id(repo_id: str, flag: str = "--repo") -> None:
         UserError: it is none.
     """
     owner, slash, name = repo_id.partition("/")
-    if not (owner and slash and name) or "/" in name or ".." in repo_id or "--" in repo_id:
-        raise UserError(f"{flag} {repo_id}: a repository of the Hub is needed, owner/name")
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError:
+        name = ""
+    if not (owner and slash and name):
+        raise UserError(
+            f"{flag} {repo_id}: a repository of the Hub is needed, owner/name, in letters, digits, -, _ and ."
+        )
 
 
 def _token() -> str:
@@ -301,16 +335,21 @@ def _token() -> str:
     return token
 
 
-def _card_of(repo_id: str, revision: str, token: str | None, directory: Path) -> Written | None:
+def _card_of(
+    repo_id: str, revision: str, token: str | None, directory: Path, pause: Callable[[float], None]
+) -> Written | None:
     """What people wrote in the card that is on the Hub already."""
-    get_session().timeout = _REQUEST_SECONDS
-    try:
-        file = HfApi(token=token).hf_hub_download(repo_id, "README.md", revision=revision, local_dir=directory)
-    except (RepositoryNotFoundError, RevisionNotFoundError):
-        return None
-    except NETWORK_ERRORS:
-        return None  # whoever uploads next says what is wrong, or tries again
-    return read_card(Path(file))
+
+    def download() -> Path | None:
+        try:
+            file = HfApi(token=token).hf_hub_download(repo_id, "README.md", revision=revision, local_dir=directory)
+        except (RemoteEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError):
+            return None
+        return Path(file)
+
+    # Were it taken for missing whenever the network fails, the next commit would take away what people wrote.
+    file = _again_and_again(download, repo_id, pause)
+    return None if file is None else read_card(file)
 
 
 def _together(here: Written, there: Written | None) -> Written:

@@ -8,7 +8,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from finetune.errors import UserError
+from finetune.evaluation.language import SUMS
 from finetune.hub.pull import MODEL_FILES, PICKLES, TOKENIZER_FILES
 from finetune.recipe import EMBEDDED_PREFIX, published_tree, write_yaml
 from finetune.reporting.card import Written, render_card
@@ -26,8 +29,11 @@ _SECRETS = {
     "a token of Weights & Biases": re.compile(r"WANDB_API_KEY\W+[0-9a-f]{40}"),
     "a private key": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
 }
-_ABSOLUTE = re.compile(r"(?<![\w.:/~-])(?:~|[A-Za-z]:)?[/\\](?:[^\s/\\'\"{},:;]+[/\\])+([^\s/\\'\"{},:;]*)")
-"""A path from the root of a machine or somebody's home, with at least one directory in it; its last part."""
+_ABSOLUTE = re.compile(
+    r"(?<![\w.:/~-])(?:file://)?(?:~|\.{1,2}|[A-Za-z]:)?(?:[/\\][^\s/\\'\"{},:;]+)*[/\\]([^\s/\\'\"{},:;]+)"
+)
+"""A path from the root of a machine, somebody's home or the working directory; its last part."""
+_PREDICTION_COLUMNS = {"id", "reference", "predicted", "scores", *SUMS}
 
 
 def stage(
@@ -63,10 +69,11 @@ def stage(
     for source, pattern in (
         (run.path / "predictions" if predictions else None, "*.parquet"),
         (run.plots_directory, "*.svg"),
-        (None if as_adapter else run.onnx_directory, "*"),
+        (None if as_adapter else run.onnx_directory, "*.onnx"),
+        (None if as_adapter else run.onnx_directory, "agreement.json"),
     ):
         if source is not None and source.is_dir():
-            (directory / source.name).mkdir()
+            (directory / source.name).mkdir(exist_ok=True)
             _copy(source, directory / source.name, (pattern,))
     card = render_card(run, written, repo_id, place=place, as_adapter=as_adapter)
     (directory / "README.md").write_text(card, encoding="utf-8")
@@ -76,8 +83,7 @@ def stage(
 def copy_account(run: RunDirectory, directory: Path) -> None:
     """What a run tells of itself in plain files, without places of this machine; no predictions and no texts."""
     for name in _RUN_FILES:
-        if (run.path / name).exists():
-            shutil.copyfile(run.path / name, directory / name)
+        _copy(run.path, directory, (name,))
     recipe = published_tree(run.recipe().model_dump(mode="json"))
     (directory / "recipe.yaml").write_text(write_yaml(recipe), encoding="utf-8")
     environment = run.environment()
@@ -100,13 +106,17 @@ def _refuse_pickles(model: Path) -> None:
     for file in sorted(model.iterdir()):
         if file.suffix in PICKLES:
             raise UserError(f"{file}: may hold code (a pickle or the like) and no run writes it; remove it first")
-        if file.is_symlink() and not file.resolve().is_relative_to(model.resolve()):
-            raise UserError(f"{file}: a link out of the run; put the file itself there, or remove it")
 
 
 def _copy(source: Path, target: Path, patterns: tuple[str, ...]) -> None:
     for pattern in patterns:
         for file in sorted(source.glob(pattern)):
+            if file.is_symlink():
+                raise UserError(f"{file}: a link; put the file itself there, or remove it")
+            if file.suffix == ".parquet" and (texts := set(pq.read_schema(file).names) - _PREDICTION_COLUMNS):
+                raise UserError(
+                    f"{file}: has the column {min(texts)}, which no run writes; remove the file, or that column"
+                )
             if file.is_file():
                 shutil.copyfile(file, target / file.name)
 
@@ -152,7 +162,7 @@ def _check_texts(directory: Path) -> None:
             if pattern.search(text):
                 raise UserError(f"{file.name}: {what} stands in it; take it out of the run, and withdraw it")
         for place in places:
-            if re.search(rf"{re.escape(place)}(?![\w-])", text):
+            if re.search(rf"(?<![\w.-]){re.escape(place)}(?![\w-])", text):
                 raise UserError(f"{file.name}: names a directory of this machine, {place}; take it out of the run")
 
 

@@ -42,6 +42,10 @@ __all__ = [
 ]
 
 
+_SAFE: dict[str, Any] = {"trust_remote_code": False, "use_safetensors": True}
+"""Of trained models: without an answer transformers asks at the terminal whether to run a repository's code."""
+
+
 def build_model(
     model: EncoderModel | DecoderModel | RecurrentModel,
     task: Task,
@@ -128,9 +132,10 @@ def load_causal_model(name_or_path: str | Path, revision: str | None = None) -> 
     name = str(name_or_path)
     auto_class: Any = AutoModelForCausalLM
     try:
-        refuse_encoder(AutoConfig.from_pretrained(local_name(name), revision=revision), name)
+        config = AutoConfig.from_pretrained(local_name(name), revision=revision, trust_remote_code=False)
+        refuse_encoder(config, name)
         model, loading = auto_class.from_pretrained(
-            local_name(name), revision=revision, dtype=torch.float32, output_loading_info=True
+            local_name(name), revision=revision, dtype=torch.float32, output_loading_info=True, **_SAFE
         )
     except LOADING_ERRORS as error:
         raise UserError(f"model {name!r}: {' '.join(str(error).split())}") from None
@@ -143,7 +148,7 @@ def load_causal_model(name_or_path: str | Path, revision: str | None = None) -> 
 def writes_text(name_or_path: str | Path, revision: str | None = None) -> bool:
     """Whether a model directory, an embedded model or a Hub id was made to write text, by its configuration."""
     try:
-        config = AutoConfig.from_pretrained(local_name(str(name_or_path)), revision=revision)
+        config = AutoConfig.from_pretrained(local_name(str(name_or_path)), revision=revision, trust_remote_code=False)
     except LOADING_ERRORS:
         return False  # whoever loads it says what is wrong
     return any(name.endswith(("CausalLM", "LMHeadModel")) for name in config.architectures or [])
@@ -158,7 +163,7 @@ def load_model(name_or_path: str | Path, revision: str | None = None) -> PreTrai
     name = str(name_or_path)
     try:
         model, loading = AutoModelForSequenceClassification.from_pretrained(
-            local_name(name), revision=revision, dtype=torch.float32, output_loading_info=True
+            local_name(name), revision=revision, dtype=torch.float32, output_loading_info=True, **_SAFE
         )
     except LOADING_ERRORS as error:
         raise UserError(f"model {name!r}: {' '.join(str(error).split())}") from None

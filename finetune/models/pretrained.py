@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -31,7 +32,18 @@ _DROPOUT_NAMES = (
     "attn_pdrop",
     "embed_dropout",
 )
-LOADING_ERRORS = (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError)
+LOADING_ERRORS = (
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    RuntimeError,
+    EOFError,
+    pickle.UnpicklingError,
+    SafetensorError,
+    StrictDataclassError,
+)
 """What loading a checkpoint raises: not there, not reachable, not of this kind, damaged."""
 _UNUSED_ROWS = 256
 """Embeddings are often padded to a round number of rows; DeBERTa-v3 has 99 more than its tokenizer has tokens."""
@@ -57,7 +69,7 @@ def load_pretrained(
     assert name is not None  # held by the recipe's own check
     local = local_name(name)
     try:
-        config = AutoConfig.from_pretrained(local, revision=model.revision)
+        config = AutoConfig.from_pretrained(local, revision=model.revision, trust_remote_code=False)
         prepare(config, name)
         loaded, loading = auto_class.from_pretrained(
             local,
@@ -69,6 +81,8 @@ def load_pretrained(
             # A head for another number of labels is drawn anew.
             ignore_mismatched_sizes=True,
             output_loading_info=True,
+            # Unless it is told, transformers asks at the terminal whether to run a repository's code.
+            trust_remote_code=False,
         )
     except LOADING_ERRORS as error:
         raise UserError(f"model {name!r}: {' '.join(str(error).split())}") from None

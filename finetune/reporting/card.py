@@ -203,8 +203,11 @@ def render_card(
         "matrix": _matrix_table(splits.get("test")),
         "leaked": splits.get("test", {}).get("without_leaked_rows"),
         "times_scored": splits.get("test", {}).get("times_scored", 0),
-        "interval": splits.get("test", {}),
+        "confidence_level": recipe.evaluation.confidence_level,
+        "bootstrap_samples": recipe.evaluation.bootstrap_samples,
+        "is_pair": recipe.data.text_pair_column is not None,
         "samples": _samples(run, prompt_labels),
+        "samples_looked_at": min(len(run.samples()), _MOST_SAMPLES),
         "sample_scores": scores.get("samples"),
         "beside": _beside_text(run),
         "cost": scores.get("cost", {}),
@@ -467,7 +470,7 @@ def _limits(recipe: Recipe, account: Mapping[str, Any], splits: Mapping[str, Any
 
 
 def _samples(run: RunDirectory, prompt_labels: Sequence[str]) -> list[dict[str, Any]]:
-    """The first texts that the run wrote; their prompts only where these are labels rather than texts of the data."""
+    """Of the first texts that the run wrote those that are no training texts; their prompts where these are labels."""
     return [
         {
             "text": " ".join(record["text"].split()),
@@ -475,7 +478,7 @@ def _samples(run: RunDirectory, prompt_labels: Sequence[str]) -> list[dict[str, 
             "stopped": record["stopped"],
         }
         for record in run.samples()[:_MOST_SAMPLES]
-        if isinstance(record["prompt"], str)
+        if not record.get("copied")
     ]
 
 

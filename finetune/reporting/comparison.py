@@ -248,7 +248,7 @@ def printable(text: str) -> str:
 
 def display_names(paths: Sequence[Path]) -> list[str]:
     """A name per run: the directory's, with as many parents before it as tell runs of one name apart."""
-    parts = [[printable(part) for part in path.resolve().parts] for path in paths]
+    parts = [[printable(part) for part in _named_parts(path.resolve())] for path in paths]
 
     def shortened(index: int, depth: int) -> str:
         return "/".join(parts[index][-depth:])
@@ -261,6 +261,13 @@ def display_names(paths: Sequence[Path]) -> list[str]:
             depth += 1
         names.append(shortened(i, depth))
     return names
+
+
+def _named_parts(path: Path) -> Sequence[str]:
+    """The parts of a path; of a snapshot in the Hub's cache, `models--owner/name/snapshots/commit`, owner and name."""
+    if path.parent.name == "snapshots" and path.parent.parent.name.startswith("models--"):
+        return path.parent.parent.name.split("--")[1:]
+    return path.parts
 
 
 def describe_model(model: Model) -> str:

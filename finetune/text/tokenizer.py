@@ -40,8 +40,8 @@ def load_tokenizer(
         tokenizer: PreTrainedTokenizerBase = kobert.load_tokenizer(directory)
     else:
         try:
-            tokenizer = AutoTokenizer.from_pretrained(name_or_path, revision=revision)
-        except (OSError, ValueError) as error:
+            tokenizer = AutoTokenizer.from_pretrained(name_or_path, revision=revision, trust_remote_code=False)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise UserError(f"tokenizer {name_or_path!r}: {' '.join(str(error).split())}") from None
         if is_kogpt2(tokenizer):
             # Named as GPT-2's, it gets GPT-2's end token, which its model has no embedding for.

@@ -9,6 +9,8 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from command_line import fails
 from hub_server import hub
@@ -133,11 +135,13 @@ def test_a_second_push_makes_no_commit(run, hub, quick_proof, capsys):
 
 def test_what_is_to_be_private_does_not_go_where_all_can_read_it(run, hub, quick_proof, capsys):
     hub.put("user/open", {"notes.txt": b"mine"})
-    assert "is there already and is public" in fails(capsys, "push", str(run), "--repo", "user/open", "--private")
+    for branch in ("main", "new"):
+        command = ["push", str(run), "--repo", "user/open", "--private", "--revision", branch]
+        assert "is there already and is public" in fails(capsys, *command)
     assert "config.json" not in hub.files("user/open")
 
 
-def test_what_people_wrote_on_the_hub_stays(run, hub, quick_proof, capsys):
+def test_what_people_wrote_on_the_hub_stays(run, hub, quick_proof, capsys, monkeypatch):
     assert main(["push", str(run), "--repo", "user/mine"]) == 0
     assert "section 'Risks, bias and people concerned' is empty" in capsys.readouterr().err
     card = hub.files("user/mine")["README.md"].decode()
@@ -145,6 +149,9 @@ def test_what_people_wrote_on_the_hub_stays(run, hub, quick_proof, capsys):
     before, _, rest = card.partition(begin)
     changed = f"{before}{begin}It knows films only.{end}{rest.partition(end)[2]}"
     hub.put("user/mine", {"README.md": changed.replace("language: ko", "language: ko\nlicense: mit").encode()})
+    # A card that cannot be read for a moment is not taken for none.
+    monkeypatch.setattr(push, "_FIRST_PAUSE", 0.0)
+    hub.fail("GET|HEAD", "README.md", status=503, times=2)
     commits = len(hub.commits("user/mine"))
     assert main(["card", str(run)]) == 0
     assert main(["push", str(run), "--repo", "user/mine"]) == 0
@@ -179,6 +186,8 @@ def test_pulled_runs_are_evaluated_and_compared(trained, hub, quick_proof, tmp_p
     output = str(tmp_path / "report")
     assert main(["compare", "user/encoder", "user/bilstm-stacked@main", floor, "--output", output]) == 0
     compared = json.loads((tmp_path / "report" / "comparison.json").read_text(encoding="utf-8"))
+    assert {of_run["name"] for of_run in compared["runs"]} == {"encoder", "bilstm-stacked", "tfidf"}
+    assert "has to be here" in fails(capsys, "evaluate", "user/encoder", "--split", "test")
     local = open_run(trained("encoder")).scores()["splits"]["test"]["metrics"]["accuracy"]["value"]
     assert local in [of_run["metrics"]["accuracy"]["value"] for of_run in compared["runs"]]
     rows = tmp_path / "rows.csv"
@@ -262,6 +271,10 @@ def spoilt(run, what):
             (run / "model" / "training_args.bin").write_bytes(b"\x80")
         case "link":
             (run / "model" / "vocab.txt").symlink_to("/etc/hostname")
+        case "linked data":
+            (run / "predictions" / "more.parquet").symlink_to(run / "predictions" / "test.parquet")
+        case "texts":
+            pq.write_table(pa.table({"id": ["1"], "text": ["글"]}), run / "predictions" / "extra.parquet")
         case "token":
             log = run / "train_log.jsonl"
             log.write_text(
@@ -278,7 +291,9 @@ def spoilt(run, what):
     ("what", "said"),
     [
         ("pickle", "training_args.bin: may hold code"),
-        ("link", "vocab.txt: a link out of the run"),
+        ("link", "vocab.txt: a link; put the file itself there"),
+        ("linked data", "more.parquet: a link"),
+        ("texts", "extra.parquet: has the column text, which no run writes"),
         ("token", "train_log.jsonl: a token of the Hub stands in it"),
         ("place", "data.json: names a directory of this machine"),
         ("probe", "no probe.json, which training leaves"),
@@ -294,11 +309,19 @@ def test_what_must_not_be_published_is_refused(run, what, said, quick_proof, cap
 def test_no_place_of_this_machine_goes_up(trained, tmp_path):
     run = shutil.copytree(trained("encoder"), tmp_path / "run")
     environment = json.loads((run / "environment.json").read_text(encoding="utf-8"))
-    environment["command"] = ["finetune", "train", "/srv/me/x.yaml", "--data", "{train_file: /srv/me/a/b.csv, id: c/d}"]
+    placed = [
+        "/srv/me/x.yaml",
+        "{train_file: /srv/me/a/b.csv, id: c/d}",
+        "file:///srv/me/e.csv",
+        "~/f.csv",
+        "../../g/h.csv",
+    ]
+    environment["command"] = ["finetune", "train", *placed, "/i.csv", "https://hub/a/b", "1/2"]
     (run / "environment.json").write_text(json.dumps(environment), encoding="utf-8")
     target = staged(run, tmp_path / "staged")
     cut = json.loads((target / "environment.json").read_text(encoding="utf-8"))["command"]
-    assert cut == ["finetune", "train", "x.yaml", "--data", "{train_file: b.csv, id: c/d}"]
+    kept = ["x.yaml", "{train_file: b.csv, id: c/d}", "e.csv", "f.csv", "h.csv", "i.csv", "https://hub/a/b", "1/2"]
+    assert cut == ["finetune", "train", *kept]
     for file in target.rglob("*"):
         if file.is_file() and file.suffix in (".json", ".yaml", ".md", ".jsonl"):
             assert str(trained("encoder").parent.parent) not in file.read_text(encoding="utf-8"), file
@@ -313,7 +336,9 @@ def test_users_mistakes(run, trained, hub, monkeypatch, capsys):
     push_run = partial(fails, capsys, "push", str(run))
     assert "push needs one of --repo" in push_run()
     assert "owner/name" in push_run("--repo", "name")
-    assert "owner/name" in push_run("--repo", "user/../name")
+    for name in ("user/../name", "user/my model", "user/x.git", "user/없음", "a/b/c"):
+        assert "owner/name" in push_run("--repo", name)
+        assert "owner/name" in push_run("--space", name)
     assert "--repo takes one run" in push_run(str(run), "--repo", "user/mine")
     assert "no adapter" in push_run("--repo", "user/mine", "--adapter", "--dry_run")
     assert "keeps predictions and scores but no model" in fails(
@@ -411,3 +436,4 @@ def test_an_adapter_by_itself(trained, hub, tmp_path, capsys):
     assert "base_model: user/base" in card
     code = re.search(r"```python\n(.*?)```", card, re.DOTALL).group(1)
     assert in_a_fresh_process(hub, tmp_path / "elsewhere", "-I", "-c", code).strip()
+    assert "holds an adapter without its model" in fails(capsys, "generate", "user/lora", "글")

@@ -1,5 +1,6 @@
 """What comes from elsewhere is looked at before it is used: hostile directories end in one line, and run nothing."""
 
+import io
 import json
 import os
 import pickle
@@ -62,6 +63,9 @@ def test_a_pickle_is_not_loaded(model, tmp_path, capsys):
     (model / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb(tmp_path / "exploded")))
     for command in ("predict", "generate"):
         assert "weights in a pickle, which can run code" in fails(capsys, command, str(model), "글")
+    # A file beside it that is not loaded lets no pickle pass.
+    (model / "decoy.safetensors").write_bytes(b"")
+    assert "weights in a pickle" in fails(capsys, "predict", str(model), "글")
     assert not (tmp_path / "exploded").exists()
 
 
@@ -94,7 +98,7 @@ def test_enormous_or_broken_json(model):
     check_directory(model)
 
 
-def test_code_that_comes_with_a_model_is_not_run(model, tmp_path, capsys):
+def test_code_that_comes_with_a_model_is_not_run(model, tmp_path, capsys, monkeypatch):
     (model / "evil.py").write_text(f"import os; os.mkdir({str(tmp_path / 'exploded')!r})", encoding="utf-8")
     change(model / "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.Tokenizer", None]})
     change(
@@ -102,9 +106,30 @@ def test_code_that_comes_with_a_model_is_not_run(model, tmp_path, capsys):
     )
     # Of a known type: transformers' own code is used, and the other is not looked at.
     assert main(["predict", str(model), "정말 재미있다"]) == 0
+    # Of a known type without such a head, transformers would ask whether to run it; this answers.
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n" * 9))
+    change(model / "config.json", model_type="clip")
+    assert "finetune: model" in fails(capsys, "predict", str(model), "글")
     change(model / "config.json", model_type="evil")
     assert "a model of type 'evil' that comes with code of its own" in fails(capsys, "predict", str(model), "글")
     assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.json", {"hidden_size": "x"}),
+        ("config.json", {"id2label": [1, 2]}),
+        ("tokenizer.json", None),
+        ("adapter_config.json", {"base_model_name_or_path": "evil/base"}),
+    ],
+)
+def test_files_that_make_no_sense_end_in_one_line(model, name, content, capsys):
+    if name == "config.json":
+        change(model / name, **content)
+    else:
+        (model / name).write_text("[" * 100_000 if content is None else json.dumps(content), encoding="utf-8")
+    fails(capsys, "predict", str(model), "글")
 
 
 def test_yaml_with_tags_builds_nothing(trained, tmp_path, capsys):
@@ -120,7 +145,7 @@ def test_yaml_with_tags_builds_nothing(trained, tmp_path, capsys):
 def test_names_that_are_no_hub_ids(name, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     line = fails(capsys, "predict", name, "글")
-    assert "no run or model directory" in line or "no such run or model directory" in line
+    assert "no Hub id" in line or "no such run or model directory" in line
 
 
 def test_what_the_hub_does_not_have(hub, trained, capsys):

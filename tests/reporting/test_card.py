@@ -88,6 +88,25 @@ def test_what_is_missing_is_said_to_be_missing(run):
     assert "license" not in text.partition("\n# ")[0]
 
 
+@pytest.mark.parametrize("family", ["encoder", "writer"])
+def test_rows_that_leaked_and_texts_that_were_copied(trained, family, tmp_path):
+    run = shutil.copytree(trained(family), tmp_path / family)
+    scores = json.loads((run / "scores.json").read_text(encoding="utf-8"))
+    test = scores["splits"]["test"]
+    test["without_leaked_rows"] = {"count": test["count"] - 1, "left_out": 1, "metrics": test["metrics"]}
+    (run / "scores.json").write_text(json.dumps({**scores, "cost": {}}), encoding="utf-8")
+    if family == "writer":
+        records = open_run(run).samples()
+        open_run(run).write_samples({**records[0], "text": f"text{i}", "copied": i == 1} for i in range(4))
+    assert main(["card", str(run)]) == 0
+    assert "1 of the test rows stand in the training or validation rows too" in text_of(run)
+    if family == "writer":
+        assert "The first 4 texts" in text_of(run)
+        assert "without 1 that stand in the training texts word for word" in text_of(run)
+        assert "text2" in text_of(run)
+        assert "text1" not in text_of(run)
+
+
 def test_what_people_write_stays(run, capsys):
     assert main(["card", str(run), "--license", "mit", "--language", "ko"]) == 0
     said = capsys.readouterr().out
