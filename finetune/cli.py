@@ -352,8 +352,8 @@ def _evaluate(options: argparse.Namespace, _: Sequence[str]) -> None:
     if options.split is not None:
         if not Path(options.model).exists() and _fetched(options.model, options.revision) != options.model:
             raise UserError(
-                f"{options.model}: --split writes its scores into the run, so the run has to be here; a model of the Hub "
-                "is scored on a file: --data FILE --output DIR"
+                f"{options.model}: --split writes its scores into the run, so the run has to be here; a model of the "
+                "Hub is scored on a file: --data FILE --output DIR"
             )
         entry = evaluate_split(options.model, options.split)
         print(describe_scores(options.split, entry))

@@ -87,7 +87,7 @@ def in_a_fresh_process(server, home, *command, text=None):
     [pytest.param(family, marks=[] if family == "bilstm-stacked" else pytest.mark.slow) for family in FAMILIES],
 )
 def test_a_pushed_run_says_elsewhere_what_it_says_here(trained, family, hub, tmp_path, capsys):
-    """Push with the proof in its process, pull into an empty cache in another, and the card's code in a third."""
+    """Push with the proof in its process; pull into an empty cache in another, by the card's code and by the command."""
     run = trained(family)
     assert main(["push", str(run), "--repo", "user/there"]) == 0
     captured = capsys.readouterr()
@@ -99,13 +99,12 @@ def test_a_pushed_run_says_elsewhere_what_it_says_here(trained, family, hub, tmp
     assert ("trust_remote_code=True" in code) == (family in ("writer", "bilstm-stacked"))
     home = tmp_path / "elsewhere"
     # Isolated: what the card shows has to work without this package's directory on the path.
-    printed = in_a_fresh_process(
-        hub, home, "-I", "-c", f"{code}\nimport sys\nassert 'finetune.models' not in sys.modules"
-    )
-    assert printed.strip()
     arguments = ["물", "--seed", "1", "--max_new_tokens", "8"] if writes else TEXTS
     command = "generate" if writes else "predict"
-    there = in_a_fresh_process(hub, home, "-m", "finetune", command, "user/there", *arguments)
+    later = f"from finetune.cli import main\nprint('=====')\nmain({[command, 'user/there', *arguments]!r})"
+    code += f"\nimport sys\nassert 'finetune.models' not in sys.modules\n{later}"
+    printed, there = in_a_fresh_process(hub, home, "-I", "-c", code).split("=====\n")
+    assert printed.strip()
     assert main([command, str(run), *arguments]) == 0
     assert there == capsys.readouterr().out
 
