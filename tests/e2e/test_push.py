@@ -87,7 +87,7 @@ def in_a_fresh_process(server, home, *command, text=None):
     [pytest.param(family, marks=[] if family == "bilstm-stacked" else pytest.mark.slow) for family in FAMILIES],
 )
 def test_a_pushed_run_says_elsewhere_what_it_says_here(trained, family, hub, tmp_path, capsys):
-    """Push with the proof in its process; pull into an empty cache in another, by the card's code and by the command."""
+    """Push with the proof in its process; pull into an empty cache in another, by the card and by the command."""
     run = trained(family)
     assert main(["push", str(run), "--repo", "user/there"]) == 0
     captured = capsys.readouterr()
