@@ -76,9 +76,10 @@ def keep(run: RunDirectory) -> None:
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     copy_account(run, target)
-    for file in (run.card_file, run.samples_file):
+    for file in (run.card_file, run.samples_file, run.onnx_directory / "agreement.json"):
         if file.exists():
-            shutil.copyfile(file, target / file.name)
+            (target / file.relative_to(run.path)).parent.mkdir(exist_ok=True)
+            shutil.copyfile(file, target / file.relative_to(run.path))
 
 
 def _json(path: Path) -> dict[str, Any]:

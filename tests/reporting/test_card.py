@@ -107,6 +107,17 @@ def test_rows_that_leaked_and_texts_that_were_copied(trained, family, tmp_path):
         assert "text1" not in text_of(run)
 
 
+def test_how_an_exported_model_agrees(run):
+    found = {"rows": 24, "largest_difference": 2.4e-7, "mean_difference": 3.8e-8, "bytes": 2086790, "same_label": 0.995}
+    open_run(run).write_json(
+        run / "onnx" / "agreement.json", {"files": {"model.onnx": found, "model_int8.onnx": found}}
+    )
+    assert main(["card", str(run)]) == 0
+    lines = text_of(run).split("## Exported\n\n")[1].splitlines()[:4]
+    assert len({line.count("|") for line in lines}) == 1
+    assert lines[3] == "| onnx/model_int8.onnx | 2,086,790 | 24 | 2.4e-07 | 3.8e-08 | 99.50 % |"
+
+
 def test_what_people_write_stays(run, capsys):
     assert main(["card", str(run), "--license", "mit", "--language", "ko"]) == 0
     said = capsys.readouterr().out
