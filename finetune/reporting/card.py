@@ -187,6 +187,8 @@ def render_card(
         "license": written.license,
         "example": _example(recipe, prompt_labels, language),
         "prompt_labels": prompt_labels,
+        # Room for them in the context, where what was trained on says how long that is.
+        "new_tokens": min(60, recipe.text.max_length // 2),
         "source": data_source(data),
         "files": list({file["sha256"]: file for file in account.get("files", {}).values()}.values()),
         "data_table": markdown_table(data_table(data, account.get("labels", []))),
