@@ -165,7 +165,7 @@ def upload(
         UserError: the Hub refuses, or cannot be reached in several attempts.
     """
     api = HfApi(token=_token())
-    wanted = {name: digests for name, _, digests in _listed(directory)}
+    wanted = {file.relative_to(directory).as_posix(): _digests(file) for file in _files(directory)}
 
     def commit() -> Pushed:
         return _commit_once(api, directory, wanted, repo_id, kind, private, revision, message, space_sdk)
@@ -260,18 +260,18 @@ def _remote(api: HfApi, repo_id: str, kind: str, revision: str) -> tuple[str, di
     return found.sha, digests
 
 
-def _listed(directory: Path) -> list[tuple[str, int, tuple[str, str]]]:
-    """Name, bytes, and the digests that the Hub has for a file stored as LFS or in git."""
-    files = []
-    for file in sorted(path for path in directory.rglob("*") if path.is_file()):
-        size = file.stat().st_size
-        whole, blob = hashlib.sha256(), hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False)
-        with file.open("rb") as content:
-            while block := content.read(1 << 20):
-                whole.update(block)
-                blob.update(block)
-        files.append((file.relative_to(directory).as_posix(), size, (whole.hexdigest(), blob.hexdigest())))
-    return files
+def _files(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.rglob("*") if path.is_file())
+
+
+def _digests(file: Path) -> tuple[str, str]:
+    """What the Hub tells of a file stored as LFS, and of one stored in git."""
+    whole, blob = hashlib.sha256(), hashlib.sha1(f"blob {file.stat().st_size}\0".encode(), usedforsecurity=False)
+    with file.open("rb") as content:
+        while block := content.read(1 << 20):
+            whole.update(block)
+            blob.update(block)
+    return whole.hexdigest(), blob.hexdigest()
 
 
 def _is_ours(name: str, kind: str) -> bool:
@@ -307,8 +307,8 @@ def _reason(error: Exception) -> str:
 
 def print_listed(directory: Path) -> None:
     """What would be pushed, with bytes."""
-    for name, size, _ in _listed(directory):
-        print(f"{size:>13,}  {name}")
+    for file in _files(directory):
+        print(f"{file.stat().st_size:>13,}  {file.relative_to(directory).as_posix()}")
 
 
 def check_repo_id(repo_id: str, flag: str = "--repo") -> None:
@@ -365,5 +365,5 @@ def _together(here: Written, there: Written | None) -> Written:
 
 
 def _size(directory: Path) -> str:
-    files = _listed(directory)
-    return f"{len(files)} files, {sum(size for _, size, _ in files) / 1e6:.1f} MB,"
+    files = _files(directory)
+    return f"{len(files)} files, {sum(file.stat().st_size for file in files) / 1e6:.1f} MB,"

@@ -13,7 +13,7 @@ from finetune.errors import UserError
 from finetune.hub.push import Pushed, check_repo_id, print_listed, prove, upload
 from finetune.hub.stage import stage
 from finetune.progress import say
-from finetune.reporting.card import read_card, write_card
+from finetune.reporting.card import write_card
 from finetune.run import RunDirectory, open_run
 
 _DISTRIBUTION = "finetune-transfer"
@@ -68,8 +68,7 @@ def stage_space(runs: Sequence[RunDirectory], directory: Path, repo_id: str) -> 
     for run in runs:
         target = directory / "runs" / run.name
         target.mkdir(parents=True)
-        write_card(run)
-        stage(run, target, read_card(run.card_file), None, place=f"runs/{run.name}", predictions=False)
+        stage(run, target, write_card(run), None, place=f"runs/{run.name}", predictions=False)
         say(f"{run.name}: proving its files in a process of its own")
         for line in prove(target):
             say(f"  {line}")

@@ -58,7 +58,7 @@ def stage(
         raise UserError(f"{run.path}: no {run.probe_file.name}, which training leaves; train the run again")
     if as_adapter:
         _check_adapter(run)
-        _copy(run.adapter_directory, directory, (*ADAPTER_FILES,))
+        _copy(run.adapter_directory, directory, ADAPTER_FILES)
         _copy(model, directory, TOKENIZER_FILES)
     else:
         _refuse_pickles(model)
@@ -66,15 +66,14 @@ def stage(
         _add_code(directory)
     _without_places(directory)
     copy_account(run, directory)
-    for source, pattern in (
-        (run.path / "predictions" if predictions else None, "*.parquet"),
-        (run.plots_directory, "*.svg"),
-        (None if as_adapter else run.onnx_directory, "*.onnx"),
-        (None if as_adapter else run.onnx_directory, "agreement.json"),
+    for source, patterns in (
+        (run.path / "predictions" if predictions else None, ("*.parquet",)),
+        (run.plots_directory, ("*.svg",)),
+        (None if as_adapter else run.onnx_directory, ("*.onnx", "agreement.json")),
     ):
         if source is not None and source.is_dir():
-            (directory / source.name).mkdir(exist_ok=True)
-            _copy(source, directory / source.name, (pattern,))
+            (directory / source.name).mkdir()
+            _copy(source, directory / source.name, patterns)
     card = render_card(run, written, repo_id, place=place, as_adapter=as_adapter)
     (directory / "README.md").write_text(card, encoding="utf-8")
     _check_texts(directory)
@@ -82,8 +81,7 @@ def stage(
 
 def copy_account(run: RunDirectory, directory: Path) -> None:
     """What a run tells of itself in plain files, without places of this machine; no predictions and no texts."""
-    for name in _RUN_FILES:
-        _copy(run.path, directory, (name,))
+    _copy(run.path, directory, _RUN_FILES)
     recipe = published_tree(run.recipe().model_dump(mode="json"))
     (directory / "recipe.yaml").write_text(write_yaml(recipe), encoding="utf-8")
     environment = run.environment()

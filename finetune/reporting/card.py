@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import yaml
 from huggingface_hub import EvalResult, ModelCardData
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from finetune.errors import UserError
 from finetune.recipe import EMBEDDED_PREFIX, Data, MajorityFloor, Recipe, TfidfFloor, published_tree, write_yaml
@@ -19,6 +18,7 @@ from finetune.reporting import plots
 from finetune.reporting.compare import read_any_comparison
 from finetune.reporting.comparison import Curve, Metric, describe_model, read_curve, summarize_data
 from finetune.reporting.findings import describe_findings
+from finetune.reporting.page import template_environment
 from finetune.reporting.tables import (
     NOTHING,
     Cell,
@@ -198,7 +198,7 @@ def render_card(
         "tokenizer_sha256": account.get("tokenizer_sha256"),
         "open_recipe": _yaml(published_tree(_chosen(recipe))),
         "whole_recipe": _yaml(published_tree(recipe.model_dump(mode="json"))),
-        "plots": sorted(_draw(run)),
+        "plots": sorted(file.name for file in run.plots_directory.glob("*.svg")),
         "scores_table": markdown_table(_scores_table(splits)) if splits else None,
         "headline": _headline(splits),
         "per_class": _per_class_table(splits.get("test")),
@@ -219,15 +219,8 @@ def render_card(
         "person_sections": PERSON_SECTIONS,
         "written": written.sections,
     }
-    environment_of_template = Environment(
-        loader=PackageLoader("finetune.reporting"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,
-    )
-    environment_of_template.filters |= {
+    templates = template_environment(autoescape=False)
+    templates.filters |= {
         "escaped": lambda text: escape_markdown(str(text)),
         "count": lambda number: f"{number:,}",
         "short_count": short_count,
@@ -236,7 +229,7 @@ def render_card(
         "percent": percent,
         "quoted": lambda text: json.dumps(text, ensure_ascii=False),
     }
-    text = environment_of_template.get_template("card.md.j2").render(values)
+    text = templates.get_template("card.md.j2").render(values)
     return re.sub(r"\n{3,}", "\n\n", text)
 
 

@@ -59,16 +59,21 @@ class LineKey:
     dashes: str
 
 
-def page_template(name: str) -> Template:
-    """A template of a page: what it is given is escaped, and nothing that it names may be missing."""
-    environment = Environment(
+def template_environment(*, autoescape: bool) -> Environment:
+    """Where templates of reports are found and how they are read: nothing that one names may be missing."""
+    return Environment(
         loader=PackageLoader("finetune.reporting"),
-        autoescape=True,
+        autoescape=autoescape,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+
+
+def page_template(name: str) -> Template:
+    """A template of a page: what it is given is escaped, and nothing that it names may be missing."""
+    environment = template_environment(autoescape=True)
     environment.filters |= {"percent": percent, "listed": listed}
     return environment.get_template(name)
 

@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -38,14 +38,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(folder):
     """Runs by family, each trained once."""
-    runs = {}
-
-    def run(family):
-        if family not in runs:
-            runs[family] = train_run(folder, family)
-        return runs[family]
-
-    return run
+    return cache(partial(train_run, folder))
 
 
 @pytest.fixture

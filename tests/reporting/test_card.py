@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from functools import cache, partial
 from xml.etree import ElementTree
 
 import pytest
@@ -22,14 +23,7 @@ KEPT = sorted(path for path in (render_cards.CARDS / "runs").glob("*") if path.i
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """Runs by family, each trained once, on the same rows."""
-    folder, runs = tmp_path_factory.mktemp("card"), {}
-
-    def run(family):
-        if family not in runs:
-            runs[family] = train_run(folder, family)
-        return runs[family]
-
-    return run
+    return cache(partial(train_run, tmp_path_factory.mktemp("card")))
 
 
 @pytest.fixture
