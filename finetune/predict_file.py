@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import math
 import os
+import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import datasets
@@ -12,6 +14,8 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 from accelerate import Accelerator
+from openpyxl import Workbook
+from openpyxl.cell import WriteOnlyCell
 from transformers import PreTrainedModel
 
 from finetune.data.sources import FileOptions, read_file
@@ -19,7 +23,13 @@ from finetune.errors import UserError
 from finetune.predict import load_classifier
 from finetune.progress import ProgressBar, say
 
-_WRITABLE = (".csv", ".tsv", ".jsonl", ".parquet")
+_WRITABLE = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx")
+# What a sheet of Excel holds: rows with the header, and characters (of UTF-16) of a cell.
+_SHEET_ROWS = 1_048_576
+_CELL_CHARACTERS = 32_767
+# What XML cannot hold, and what Excel takes for an escaped character: _x000D_ is the end of a line on old Macs.
+_NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+_ESCAPE = re.compile("_(?=x[0-9A-Fa-f]{4}_)")
 
 
 def predict_file(
@@ -65,10 +75,14 @@ def check_output(output: Path) -> None:
     Raises:
         UserError: a file that exists, or of a kind that is not written.
     """
-    if output.suffix.lower() not in _WRITABLE:
-        raise UserError(f"{output}: unknown kind of file; name it {', '.join(_WRITABLE)}")
+    _check_format(output)
     if output.exists():
         raise UserError(f"{output} exists; choose another --output")
+
+
+def _check_format(output: Path) -> None:
+    if output.suffix.lower() not in _WRITABLE:
+        raise UserError(f"{output}: unknown kind of file; name it {', '.join(_WRITABLE)}")
 
 
 def write_in_chunks(
@@ -85,8 +99,9 @@ def write_in_chunks(
     `claim` says what the chunks are made of; those of another one are refused.
 
     Raises:
-        UserError: chunks of another input or model lie beside the output.
+        UserError: chunks of another input or model lie beside the output, or it cannot hold so many rows.
     """
+    _check_length(output, len(rows))
     main = accelerator.is_main_process
     parts = output.with_name(f".{output.name}.parts")
     claim = {**claim, "chunk_rows": chunk_rows}
@@ -149,23 +164,96 @@ def _put(temporary: Path, path: Path) -> None:
 def _join(parts: Path, starts: list[int], output: Path) -> None:
     """Put the chunks together, one in memory at a time, and in place by one rename."""
     temporary = parts / "joined"
-    tables: Iterator[pa.Table] = (pq.read_table(_part(parts, start)) for start in starts)
-    schema = pq.read_schema(_part(parts, starts[0]))
+    tables = (pq.read_table(_part(parts, start)) for start in starts)
+    _write(tables, pq.read_schema(_part(parts, starts[0])), temporary, output)
+    _put(temporary, output)
+
+
+def write_table(table: pa.Table, output: Path) -> None:
+    """Write a table in the format that the name of `output` asks for, over what may be there.
+
+    For .xlsx: texts stay texts, also those that begin like formulas; characters that XML cannot hold become U+FFFD;
+    texts of more than 32,767 characters, which no cell of Excel holds, are cut and end in an ellipsis; numbers that are
+    not finite become empty cells.
+
+    Raises:
+        UserError: a format that is not written, or more rows than it holds.
+    """
+    _check_format(output)
+    _check_length(output, len(table))
+    _write([table], table.schema, output, output)
+
+
+def _write(tables: Iterable[pa.Table], schema: pa.Schema, target: Path, output: Path) -> None:
+    """Write tables, one in memory at a time, to `target` in the format of `output`."""
     match output.suffix.lower():
         case ".parquet":
-            with pq.ParquetWriter(temporary, schema) as writer:
+            with pq.ParquetWriter(target, schema) as writer:
                 for table in tables:
                     writer.write_table(table)
         case ".jsonl":
-            with temporary.open("w", encoding="utf-8") as lines:
+            with target.open("w", encoding="utf-8") as lines:
                 for table in tables:
                     lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in table.to_pylist())
+        case ".xlsx":
+            _write_workbook(tables, schema, target, output)
         case suffix:
             options = pyarrow.csv.WriteOptions(delimiter="\t" if suffix == ".tsv" else ",")
-            with pyarrow.csv.CSVWriter(temporary, schema, write_options=options) as writer:
+            with pyarrow.csv.CSVWriter(target, schema, write_options=options) as writer:
                 for table in tables:
                     writer.write_table(table)
-    _put(temporary, output)
+
+
+# --- Excel ------------------------------------------------------------------------------------------------------------
+
+
+def _check_length(output: Path, rows: int) -> None:
+    if output.suffix.lower() == ".xlsx" and rows >= _SHEET_ROWS:
+        raise UserError(
+            f"{output}: {rows:,} rows, and a sheet of Excel holds {_SHEET_ROWS - 1:,}; name the output .csv or .parquet"
+        )
+
+
+def _write_workbook(tables: Iterable[pa.Table], schema: pa.Schema, target: Path, output: Path) -> None:
+    workbook = Workbook(write_only=True)
+    sheet = workbook.create_sheet("Sheet1")
+    sheet.freeze_panes = "A2"
+
+    def cell(value: object) -> object:
+        if value is None or value == "":
+            return None
+        if isinstance(value, int):
+            return value
+        if isinstance(value, float):
+            return value if math.isfinite(value) else None
+        written = WriteOnlyCell(sheet, _cell_text(str(value)))
+        written.data_type = "s"  # openpyxl would take "=1+1" for a formula and "#N/A" for an error
+        return written
+
+    sheet.append([cell(name) for name in schema.names])
+    count = 0
+    for table in tables:
+        count += len(table)
+        _check_length(output, count)
+        columns = [_digits_kept(column).to_pylist() for column in table.columns]
+        for row in zip(*columns, strict=True):
+            sheet.append([cell(value) for value in row])
+    workbook.save(target)
+
+
+def _digits_kept(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """0.9 of 32 bits is 0.8999999761581421 of 64: as the number that it is written as, it stays 0.9."""
+    return column.cast(pa.string()).cast(pa.float64()) if column.type == pa.float32() else column
+
+
+def _cell_text(text: str) -> str:
+    """What the file has to say for a cell to show `text`."""
+    written = _ESCAPE.sub("_x005F_", _NOT_XML.sub("\ufffd", text)).replace("\r", "_x000D_")
+    units = written.encode("utf-16-le")
+    if len(units) <= 2 * _CELL_CHARACTERS:
+        return written
+    kept = units[: 2 * (_CELL_CHARACTERS - 1)].decode("utf-16-le", "ignore")
+    return re.sub("_(x[0-9A-Fa-f]{0,4})?$", "", kept) + "…"
 
 
 def sha256(path: Path) -> str:

@@ -22,7 +22,15 @@ from finetune.errors import UserError
 EMBEDDED_PREFIX = "embedded:"
 TEXT_FORMATS = (".txt", ".txt.gz", ".txt.xz", ".txt.bz2")
 """What text files without labels are called: one text a line, and compressed as they come."""
-FILE_FORMATS = {".csv": "csv", ".tsv": "tsv", ".txt": "tsv", ".jsonl": "jsonl", ".json": "jsonl", ".parquet": "parquet"}
+FILE_FORMATS = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".txt": "tsv",
+    ".jsonl": "jsonl",
+    ".json": "jsonl",
+    ".parquet": "parquet",
+    ".xlsx": "xlsx",
+}
 """The formats of local files by suffix."""
 TYPED = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
 
@@ -81,8 +89,8 @@ class Data(BaseModel):
     """A local file with validation rows; without one, training rows are set aside."""
     test_file: str | None = None
     """A local file with test rows; without one, training rows are set aside."""
-    file_format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "text"] = "auto"
-    """The format of local files; `auto` goes by the file name. `text` is one text a line, without labels."""
+    file_format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "xlsx", "text"] = "auto"
+    """The format of local files; `auto` goes by the name. `text` is a text a line, no labels; `xlsx` is Excel's."""
     encoding: str = "utf-8"
     """The encoding of CSV, TSV, JSONL and text files, such as `utf-8` or `cp949`."""
     quoting: Literal["auto", "minimal", "none"] = "auto"

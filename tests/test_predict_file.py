@@ -4,6 +4,7 @@ import json
 import sys
 
 import numpy as np
+import openpyxl
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
@@ -15,7 +16,7 @@ from finetune import predict_file as module
 from finetune.cli import main
 from finetune.errors import UserError
 from finetune.predict import load_classifier
-from finetune.predict_file import predict_file
+from finetune.predict_file import predict_file, write_table
 from finetune.training import train
 
 
@@ -29,7 +30,12 @@ def expected(run, source):
     return texts, load_classifier(run).classify(texts)
 
 
-@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
+def rows_of_workbook(path):
+    head, *rows = openpyxl.load_workbook(path).active.iter_rows(values_only=True)
+    return [dict(zip(head, row, strict=True)) for row in rows]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet", "xlsx"])
 def test_every_row_has_its_label_in_order(run, tmp_path, suffix):
     source, output = write_csv(tmp_path / "in.csv", 57), tmp_path / f"out.{suffix}"
     assert predict_file(run, source, output, chunk_rows=10) == 57
@@ -38,6 +44,8 @@ def test_every_row_has_its_label_in_order(run, tmp_path, suffix):
             rows = pq.read_table(output).to_pylist()
         case "jsonl":
             rows = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+        case "xlsx":
+            rows = rows_of_workbook(output)
         case _:
             options = pyarrow.csv.ParseOptions(delimiter="\t" if suffix == "tsv" else ",")
             rows = pyarrow.csv.read_csv(output, parse_options=options).to_pylist()
@@ -152,3 +160,59 @@ def test_the_command_and_its_refusals(run, tmp_path, capsys, monkeypatch):
     ):
         assert main(["predict", run, *arguments]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_from_excel_to_excel(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    texts = ["정말 재미있다", "=1+1", "너무 지루하다"]
+    write_table(pa.table({"review": texts, "by": ["a", "b", "c"]}), tmp_path / "in.xlsx")
+    arguments = ["predict", run, "--input", "in.xlsx", "--output", "out.xlsx", "--text_column", "review"]
+    assert main(arguments) == 0
+    assert "3 rows labelled -> out.xlsx" in capsys.readouterr().out
+    rows = rows_of_workbook("out.xlsx")
+    assert [row["row"] for row in rows] == [0, 1, 2]
+    assert [row["text"] for row in rows] == texts
+    probabilities = load_classifier(run).classify(texts)
+    assert [row["label"] for row in rows] == [["negative", "positive"][i] for i in probabilities.argmax(axis=1)]
+
+
+def test_what_excel_cannot_hold(tmp_path, monkeypatch):
+    path = tmp_path / "a.XLSX"
+    texts = [
+        "=HYPERLINK()",
+        "#N/A",
+        "a\0b\x1f\uffff",
+        "가" * 32_767,
+        "가" * 32_768,
+        "😀" * 16_384,
+        "_x000D_" * 9_000,
+        None,
+    ]
+    numbers = [0.9, float("nan"), float("inf"), None, 0.1, 1.0, 1e-7, 0.0]
+    table = pa.table({"=text": texts, "number": pa.array(numbers, pa.float32()), "yes": [True] * 8})
+    write_table(table, path)
+    cells = list(openpyxl.load_workbook(path).active.iter_rows())
+    assert {cell.data_type for row in cells for cell in row} == {"s", "n", "b"}
+    written = [row[0].value for row in cells]
+    assert written[:4] == ["=text", "=HYPERLINK()", "#N/A", "a�b��"]
+    assert written[4] == texts[3]
+    assert written[5] == "가" * 32_766 + "…"
+    assert written[6] == "😀" * 16_383 + "…"
+    assert written[7].endswith("_x005F_x000D_…")
+    assert len(written[7]) <= 32_767
+    assert written[8] is None
+    assert [row[1].value for row in cells[1:]] == [0.9, None, None, None, 0.1, 1, 1e-7, 0]
+    monkeypatch.setattr(module, "_SHEET_ROWS", 8)
+    with pytest.raises(UserError, match="8 rows, and a sheet of Excel holds 7; name the output"):
+        write_table(table, path)
+    write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(UserError, match="unknown kind of file"):
+        write_table(table, tmp_path / "a.xls")
+
+
+def test_more_rows_than_a_sheet_holds_are_refused_before_any_is_labelled(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_SHEET_ROWS", 12)
+    with pytest.raises(UserError, match="12 rows, and a sheet of Excel holds 11"):
+        predict_file(run, write_csv(tmp_path / "in.csv", 12), tmp_path / "out.xlsx")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
+    assert predict_file(run, write_csv(tmp_path / "in.csv", 11), tmp_path / "out.xlsx") == 11

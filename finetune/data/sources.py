@@ -1,16 +1,15 @@
-"""Readers: a Hub data set, a local CSV, TSV, JSONL, Parquet or text file, or the embedded reviews, by `datasets`."""
+"""Readers: a Hub data set, a local CSV, TSV, JSONL, Parquet, Excel or text file, or the embedded reviews."""
 
 import bz2
 import csv
-import difflib
 import gzip
 import json
 import lzma
 import os
 import re
 import sys
+import zipfile
 import zlib
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -20,6 +19,8 @@ from typing import IO, Any, Literal
 import datasets
 import pyarrow
 
+from finetune.data.columns import check_columns, check_repeated, first_line
+from finetune.data.workbook import read_workbook
 from finetune.errors import UserError
 from finetune.recipe import EMBEDDED_PREFIX, FILE_FORMATS
 
@@ -31,6 +32,13 @@ class FileOptions:
     file_format: str = "auto"
     encoding: str = "utf-8"
     quoting: str = "auto"
+    cache_directory: Path | None = None
+    """Where what is built of a file is kept; in datasets' own cache if None."""
+    workbook_bytes: int = 500_000_000
+    """The most that an Excel workbook may unpack to; whoever reads files of strangers wants less, tens of millions.
+
+    Parsed, it may take many times as much, whatever it holds.
+    """
 
 
 def embedded_file(name: str, split: str) -> Path:
@@ -57,11 +65,11 @@ def read_hub(name: str, config: str | None, revision: str | None, split: str) ->
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         offline = os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")
         hint = "; HF_HUB_OFFLINE is set" if offline else ""
-        raise UserError(f"data set {name!r}, split {split!r}: {_first_line(error)}{hint}") from None
+        raise UserError(f"data set {name!r}, split {split!r}: {first_line(error)}{hint}") from None
 
 
 def read_file(path: Path, options: FileOptions, columns: Sequence[str]) -> datasets.Dataset:
-    """A local file as a memory-mapped data set; `columns` must be among its columns.
+    """A local file as a data set, memory-mapped but for Excel's; `columns` must be among its columns.
 
     Raises:
         UserError: missing, unreadable, malformed (with the row), or without a column.
@@ -74,20 +82,22 @@ def read_file(path: Path, options: FileOptions, columns: Sequence[str]) -> datas
         raise UserError(f"{path} is a directory; name a file in it")
     if path.stat().st_size == 0:
         raise UserError(f"{path}: the file is empty")
-    _refuse_by_first_bytes(path, options.encoding, compressed=options.file_format == "text")
+    _refuse_by_first_bytes(path, options)
     match _format_of(path, options.file_format):
         case "csv":
             rows = _read_delimited(path, ",", options, quoted=options.quoting != "none", columns=columns)
         case "tsv":
             rows = _read_delimited(path, "\t", options, quoted=options.quoting == "minimal", columns=columns)
         case "jsonl":
-            rows = _read_jsonl(path, options.encoding, columns)
+            rows = _read_jsonl(path, options, columns)
         case "text":
-            rows = _read_text(path, options.encoding)
+            rows = _read_text(path, options)
+        case "xlsx":
+            rows = read_workbook(path, columns, options.workbook_bytes)
         case _:
-            rows = _build("parquet", path)
+            rows = _build("parquet", path, cache_dir=_cache(options))
             _check_parquet_text(path, rows, columns)
-    _check_columns(path, rows.column_names, columns)
+    check_columns(path, rows.column_names, columns)
     return rows
 
 
@@ -106,23 +116,38 @@ def _format_of(path: Path, file_format: str) -> str:
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
-def _refuse_by_first_bytes(path: Path, encoding: str, *, compressed: bool = False) -> None:
-    """Refuse what is plainly no data; `compressed` text is read as it is."""
+def _refuse_by_first_bytes(path: Path, options: FileOptions) -> None:
+    """Refuse what is plainly no data; compressed text is read as it is."""
     with path.open("rb") as file:
         first = file.read(4096)
     for magic, name in _COMPRESSED.items():
         if first.startswith(magic):
-            if compressed and name != "zstd":
+            if options.file_format == "text" and name != "zstd":
                 return
             raise UserError(f"{path} is compressed with {name}; unpack it first")
-    if first.startswith(b"\xd0\xcf\x11\xe0") or (first.startswith(b"PK\x03\x04") and path.suffix.lower() == ".xlsx"):
-        raise UserError(f"{path} is an Excel workbook; save it as CSV UTF-8 from Excel")
+    if first.startswith(b"\xd0\xcf\x11\xe0"):
+        raise UserError(
+            f"{path} is an Excel workbook, an old one (.xls) or one with a password; save it as .xlsx without a "
+            "password, or as CSV UTF-8"
+        )
     if first.startswith(b"PK\x03\x04"):
+        if options.file_format == "xlsx" or (options.file_format == "auto" and path.suffix.lower() == ".xlsx"):
+            return
+        if any(name.startswith("xl/") for name in _names_in_zip(path)):
+            raise UserError(f"{path} is an Excel workbook; save it as .xlsx, and leave data.file_format at auto")
         raise UserError(f"{path} is a zip archive; unpack it first")
     if first.lstrip().lower().startswith((b"<!doctype html", b"<html")):
         raise UserError(f"{path} is a web page, not data; was the file really downloaded?")
-    if _is_utf8(encoding) and (guess := _utf16_variant(first)):
+    if _is_utf8(options.encoding) and (guess := _utf16_variant(first)):
         raise UserError(f"{path}: not utf-8 text, it looks like {guess}; set --data.encoding {guess}")
+
+
+def _names_in_zip(path: Path) -> list[str]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError):
+        return []
 
 
 def _is_utf8(encoding: str) -> bool:
@@ -216,20 +241,19 @@ def _read_delimited(
         names=names,
         header=0,
         features=datasets.Features({name: datasets.Value("string") for name in names}),
+        cache_dir=_cache(options),
     )
 
 
 def _check_header(path: Path, header: Sequence[str], delimiter: str, columns: Sequence[str]) -> None:
-    repeated = [name for name, count in Counter(header).items() if count > 1 and name]
-    if repeated:
-        raise UserError(f"{path}, row 1: the column {repeated[0]!r} stands twice; rename one")
+    check_repeated(path, header, 1)
     if header and header[0].lower().startswith("sep="):
         raise UserError(f"{path}, row 1: {f'sep={delimiter}'!r} is Excel's own; remove it")
     if len(header) == 1 and (others := [mark for mark in ";|,\t" if mark in header[0]]):
         hint = "set --data.file_format tsv" if others[0] == "\t" else "save it with commas, or with tabs as .tsv"
         present = f"no column {columns[0]!r} among {header[0]!r}" if columns else repr(header[0])
         raise UserError(f"{path}, row 1: {present}; fields seem to be separated by {others[0]!r}: {hint}")
-    _check_columns(path, header, columns)
+    check_columns(path, header, columns)
 
 
 def _unclosed_quote(path: Path, encoding: str, delimiter: str) -> int | None:
@@ -247,7 +271,8 @@ def _unclosed_quote(path: Path, encoding: str, delimiter: str) -> int | None:
 # --- JSON -------------------------------------------------------------------------------------------------------------
 
 
-def _read_jsonl(path: Path, encoding: str, columns: Sequence[str]) -> datasets.Dataset:
+def _read_jsonl(path: Path, options: FileOptions, columns: Sequence[str]) -> datasets.Dataset:
+    encoding = options.encoding
     kinds: dict[str, tuple[str, int]] = {}
     try:
         for number, value in _json_values(path, "utf-8-sig" if _is_utf8(encoding) else encoding):
@@ -261,7 +286,7 @@ def _read_jsonl(path: Path, encoding: str, columns: Sequence[str]) -> datasets.D
         raise _wrong_encoding(path, encoding) from None
     if not kinds:
         raise UserError(f"{path}: no row has {' and '.join(map(repr, columns))}")
-    return _build("json", path, encoding=encoding)
+    return _build("json", path, encoding=encoding, cache_dir=_cache(options))
 
 
 def _json_values(path: Path, encoding: str) -> Iterator[tuple[int, Any]]:
@@ -319,8 +344,9 @@ def _json_kind(value: object) -> str:
 # --- text -------------------------------------------------------------------------------------------------------------
 
 
-def _read_text(path: Path, encoding: str) -> datasets.Dataset:
+def _read_text(path: Path, options: FileOptions) -> datasets.Dataset:
     """One text a line, as the column `text`; compressed by gzip, bzip2 or xz, or not."""
+    encoding = options.encoding
     read_as = "utf-8-sig" if _is_utf8(encoding) else encoding  # without the mark that Windows puts first
     try:
         count = sum(1 for _ in _lines_of(path, read_as))  # a wrong encoding is found before anything is built
@@ -329,14 +355,14 @@ def _read_text(path: Path, encoding: str) -> datasets.Dataset:
     except UnicodeError:
         raise _wrong_encoding(path, encoding) from None
     except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
-        raise UserError(f"{path}: damaged: {_first_line(error)}; download it again") from None
+        raise UserError(f"{path}: damaged: {first_line(error)}; download it again") from None
     if count == 0:
         raise UserError(f"{path}: no line in it")
     state = path.stat()
     # The cache knows a file by what is given here.
     source = {"path": path, "encoding": read_as, "changed": state.st_mtime_ns, "size": state.st_size}
     features = datasets.Features({"text": datasets.Value("string")})
-    return datasets.Dataset.from_generator(_text_rows, features=features, gen_kwargs=source)
+    return datasets.Dataset.from_generator(_text_rows, features=features, gen_kwargs=source, cache_dir=_cache(options))
 
 
 def _text_rows(path: Path, encoding: str, changed: int, size: int) -> Iterator[dict[str, str]]:
@@ -368,8 +394,12 @@ def _check_parquet_text(path: Path, rows: datasets.Dataset, columns: Sequence[st
                 batch[name].validate(full=True)
             except pyarrow.ArrowInvalid as error:
                 rows_here = f"rows {done + 1:,} to {done + len(batch):,}"
-                raise UserError(f"{path}, {rows_here}: {name!r} is not UTF-8 text ({_first_line(error)})") from None
+                raise UserError(f"{path}, {rows_here}: {name!r} is not UTF-8 text ({first_line(error)})") from None
         done += len(batch)
+
+
+def _cache(options: FileOptions) -> str | None:
+    return None if options.cache_directory is None else str(options.cache_directory)
 
 
 def _build(builder: str, path: Path, **options: Any) -> datasets.Dataset:
@@ -377,16 +407,4 @@ def _build(builder: str, path: Path, **options: Any) -> datasets.Dataset:
         return datasets.load_dataset(builder, data_files=[str(path)], split="train", **options)
     except (datasets.exceptions.DatasetsError, pyarrow.ArrowException, OSError, ValueError) as error:
         cause = error.__cause__ or error
-        raise UserError(f"{path}: {_first_line(cause)}") from None
-
-
-def _check_columns(path: Path, present: Sequence[str], wanted: Sequence[str]) -> None:
-    for name in wanted:
-        if name not in present:
-            near = difflib.get_close_matches(name, present, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise UserError(f"{path}: no column {name!r} among {', '.join(map(repr, present))}{hint}")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path}: {first_line(cause)}") from None

@@ -330,7 +330,9 @@ def _clean(
     dataset: datasets.Dataset, split: str, data: Data, labels: _Labels | _Ratings | None, source: str
 ) -> tuple[datasets.Dataset, dict[str, int]]:
     """Rename the columns, map the labels, drop empty texts; count what was dropped."""
-    first_row = 2 if FILE_FORMATS.get(Path(source).suffix) in ("csv", "tsv") and not _is_text(data, source) else 1
+    first_row = (
+        2 if FILE_FORMATS.get(Path(source).suffix) in ("csv", "tsv", "xlsx") and not _is_text(data, source) else 1
+    )
     kinds = {"id": datasets.Value("string"), "text": datasets.Value("string")}
     if labels is not None:
         kinds["label"] = datasets.Value(labels.kind)

@@ -9,11 +9,14 @@ import gzip
 import json
 import lzma
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import date
 from io import BytesIO
 from typing import Any
 
 import fuzz_readers
+import openpyxl
 import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -38,6 +41,31 @@ def parquet(**columns: Any) -> bytes:
     return buffer.getvalue()
 
 
+Book = openpyxl.Workbook
+SHEET, SHEETS = "xl/worksheets/sheet1.xml", "xl/workbook.xml"
+
+
+def excel(*rows: list[Any], change: Callable[[Book], object] = lambda book: None) -> bytes:
+    """A workbook with these rows below the header text, label; then changed."""
+    book, buffer = Book(), BytesIO()
+    for row in (["text", "label"], *rows):
+        book.active.append(row)
+    change(book)
+    book.save(buffer)
+    return buffer.getvalue()
+
+
+def repacked(workbook: bytes, part: str, old: str, new: str, method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    """A workbook with one part changed, as no openpyxl would write it."""
+    buffer = BytesIO()
+    with zipfile.ZipFile(BytesIO(workbook)) as before, zipfile.ZipFile(buffer, "w", method) as after:
+        for name in before.namelist():
+            content = before.read(name).decode()
+            assert name != part or old in content, content
+            after.writestr(name, content.replace(old, new) if name == part else content)
+    return buffer.getvalue()
+
+
 def lines(*records: Any) -> str:
     return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
@@ -53,7 +81,107 @@ class Case:
     test_file: str | None = None
 
 
-CASES = {
+EXCEL = excel(["좋아요", 1], ["싫어요", 0])
+FORMULA = excel(['="a"&"b"', 1], ["c", 0])
+
+
+def add_sheet(book: Book) -> None:
+    book.create_sheet("hidden", 0).append(["nothing"])
+    book.worksheets[0].sheet_state = "hidden"
+    book.create_sheet("more").append(["more"])
+
+
+def only_a_chart(book: Book) -> None:
+    book.create_chartsheet("chart")
+    book.remove(book.worksheets[0])
+
+
+def empty_rows_and_columns(book: Book) -> None:
+    sheet = book.active
+    sheet.insert_rows(1, 2)
+    sheet.insert_cols(1, 2)
+    sheet.insert_rows(5)
+    for row in range(1, 30):
+        for column in range(1, 9):
+            sheet.cell(row, column).number_format = "0.00"
+
+
+def far_away(book: Book) -> None:
+    for column in range(3, 60):
+        book.active.cell(1, column, f"more {column}")
+    book.active.cell(1_048_576, 1, "far away")
+
+
+EXCEL_CASES = {
+    "Excel": Case("a.xlsx", EXCEL, (2, 0)),
+    "Excel in capitals": Case("A.XLSX", EXCEL, (2, 0)),
+    "Excel by recipe": Case("a.data", EXCEL, (2, 0), {"file_format": "xlsx"}),
+    "Excel's numbers, dates and true": Case("a.xlsx", excel([1.5, True], [date(2024, 3, 1), False], [3, True]), (3, 0)),
+    "empty rows and columns around": Case("a.xlsx", excel(["a", 1], ["b", 0], change=empty_rows_and_columns), (2, 1)),
+    "a sheet of the wrong size": Case("a.xlsx", repacked(EXCEL, SHEET, 'ref="A1:B3"', 'ref="A1"'), (2, 0)),
+    "hidden and further sheets": Case("a.xlsx", excel(["a", 1], ["b", 0], change=add_sheet), (2, 0)),
+    "a column on another sheet": Case(
+        "a.xlsx", excel(change=add_sheet), "only the first, 'Sheet', is read", {"text_column": "more"}
+    ),
+    "a cell at the end of the sheet": Case("a.xlsx", excel(change=far_away), "row 1048576: more cells or longer texts"),
+    "rows beyond any sheet": Case("a.xlsx", repacked(EXCEL, SHEET, '<row r="3"', '<row r="9999999999"'), "rows beyond"),
+    "Excel, another case in the header": Case(
+        "a.xlsx", excel(change=lambda book: book.active.cell(1, 1, "Text")), "did you mean 'Text'?"
+    ),
+    "Excel, a column twice": Case(
+        "a.xlsx", excel(change=lambda book: book.active.cell(1, 3, "label")), "row 1: the column 'label' stands twice"
+    ),
+    "Excel, a title above": Case(
+        "a.xlsx", excel(change=lambda book: book.active.insert_rows(1) or book.active.cell(1, 1, "5월")), "among '5월'"
+    ),
+    "Excel, columns that have no name": Case("a.xlsx", excel(["a", 1, "x"], ["b", 0, None, "y"]), (2, 0)),
+    "Excel, a header alone": Case("a.xlsx", excel(), "no rows below the header"),
+    "Excel, merged labels": Case(
+        "a.xlsx",
+        excel(["a", 1], ["b"], ["c", 0], change=lambda book: book.active.merge_cells("B2:B3")),
+        "no label; fill it in or remove the row",
+    ),
+    "Excel, an error": Case("a.xlsx", excel(["a", 1], ["b", "#N/A"]), "row 3: 'label' is the error #N/A; mend"),
+    "Excel, an error elsewhere": Case("a.xlsx", excel(["a", 1, "#N/A"], ["b", 0]), (2, 0)),
+    "Excel, a formula": Case("a.xlsx", FORMULA, "row 2: 'text' is a formula without a value; open the file in Excel"),
+    "Excel, a formula below": Case("a.xlsx", excel(["a", 1], ["b", 0], ["=A1"]), "row 4: 'text' is a formula without"),
+    "Excel, a formula elsewhere": Case("a.xlsx", excel(["a", 1, "=A1"], ["b", 0]), (2, 0)),
+    "Excel, a formula with its value": Case("a.xlsx", repacked(FORMULA, SHEET, "<v></v>", "<v>7</v>"), (2, 0)),
+    "Excel, a formula that is empty": Case(
+        "a.xlsx", repacked(repacked(FORMULA, SHEET, '<c r="A2"', '<c r="A2" t="str"'), SHEET, "<v></v>", "<v/>"), (1, 1)
+    ),
+    "Excel, an empty sheet": Case(
+        "a.xlsx", excel(change=lambda book: book.active.delete_rows(1)), "the first sheet, 'Sheet', is empty"
+    ),
+    "Excel, no sheet": Case("a.xlsx", excel(change=only_a_chart), "no sheet of cells in it"),
+    # --- not what they seem
+    "an old Excel workbook": Case("a.xls", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), "save it as .xlsx"),
+    "Excel with a password": Case("a.xlsx", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), "without a password"),
+    "Excel named csv": Case("a.csv", EXCEL, "is an Excel workbook; save it as .xlsx"),
+    "Excel with macros": Case("a.xlsm", EXCEL, "is an Excel workbook; save it as .xlsx"),
+    "csv named xlsx": Case("a.xlsx", GOOD, "a.xlsx is no Excel workbook"),
+    "a web page named xlsx": Case("a.xlsx", "<html><table></table></html>", "a web page"),
+    "a zip named xlsx": Case("a.xlsx", zipped("a.csv", GOOD), "a zip archive, but no Excel workbook"),
+    "a zip of parts that are none": Case(
+        "a.xlsx", zipped("[Content_Types].xml", "<x/>"), "not read as an Excel workbook"
+    ),
+    "half a workbook": Case("a.xlsx", EXCEL[: len(EXCEL) // 2], "a.xlsx: damaged"),
+    "a broken workbook": Case("a.xlsx", repacked(EXCEL, SHEET, "</row>", "<row>"), "not read as an Excel workbook"),
+    "a workbook that lacks a part": Case("a.xlsx", repacked(EXCEL, SHEETS, "sheetId", "id"), "not read as an Excel"),
+    "a workbook packed by xz": Case("a.xlsx", repacked(EXCEL, SHEET, "", "", zipfile.ZIP_LZMA), "Excel never uses"),
+    "a zip bomb": Case("a.xlsx", repacked(EXCEL, SHEET, "<row", " " * 21_000_000 + "<row"), "unpacks to "),
+    "a document type": Case(
+        "a.xlsx",
+        repacked(EXCEL, SHEET, "<worksheet", '<!DOCTYPE x [<!ENTITY a "aaa"><!ENTITY b "&a;&a;">]><worksheet'),
+        "its XML has a document type",
+    ),
+    "a strict workbook": Case(
+        "a.xlsx",
+        repacked(EXCEL, SHEETS, "http://schemas.openxmlformats.org/s", "http://purl.oclc.org/ooxml/s"),
+        "a Strict Open XML workbook; save it as",
+    ),
+}
+CASES = EXCEL_CASES | {
     # --- encodings
     "utf-8": Case("a.csv", GOOD, (2, 0)),
     "utf-8 with a byte order mark": Case("a.csv", GOOD.encode("utf-8-sig"), (2, 0)),
@@ -154,7 +282,6 @@ CASES = {
     "bzip2": Case("a.csv", bz2.compress(GOOD.encode()), "compressed with bzip2"),
     "xz": Case("a.csv", lzma.compress(GOOD.encode()), "compressed with xz"),
     "zip": Case("a.csv", zipped("a.csv", GOOD), "a zip archive; unpack it first"),
-    "an Excel workbook": Case("a.xlsx", zipped("xl/workbook.xml", "<x/>"), "an Excel workbook; save it as CSV UTF-8"),
     "an unknown ending": Case("a.docx", b"x", "unknown kind of file '.docx'"),
     "a web page": Case("a.csv", "<!DOCTYPE html>\n<html><body>login, please</body></html>\n", "a web page"),
 }

@@ -5,14 +5,19 @@ import gzip
 import json
 import lzma
 import os
+import zipfile
+from datetime import date, datetime, time, timedelta
 
 import datasets
+import openpyxl
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune.data.sources import FileOptions, read_file
 from finetune.errors import UserError
+from finetune.predict_file import write_table
 
 
 def read(path, columns=("text", "label"), **options):
@@ -133,3 +138,100 @@ def test_text_files_that_cannot_be_read_are_refused(tmp_path, content, message):
     path = tmp_path / "a.txt.xz"
     path.write_bytes(content)
     assert message in refusal(path, ("text",), file_format="text")
+
+
+def save_workbook(path, *rows):
+    book = openpyxl.Workbook()
+    for row in rows:
+        book.active.append(row)
+    book.save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("좋아요", "좋아요"),
+        (" 두\n줄 ", " 두\n줄 "),
+        ("nan", "nan"),
+        ("007", "007"),
+        (1, "1"),
+        (1.0, "1"),
+        (-1.5, "-1.5"),
+        (0.1 + 0.2, "0.3"),
+        (123456789012, "123456789012"),
+        (1e20, "1e+20"),
+        (True, "TRUE"),
+        (False, "FALSE"),
+        (date(2024, 3, 1), "2024-03-01"),
+        (datetime(2024, 3, 1, 13, 45), "2024-03-01 13:45:00"),
+        (time(13, 45), "13:45:00"),
+        (timedelta(hours=26, minutes=5), "26:05:00"),
+        ("가_x000D_\n나", "가\r\n나"),
+        ("_xD83D_", "_xD83D_"),
+        (None, ""),
+    ],
+)
+def test_a_cell_of_excel_is_the_text_of_its_value(tmp_path, value, text):
+    path = save_workbook(tmp_path / "a.xlsx", ["text", "label"], [value, "x"])
+    assert read(path) == [{"text": text, "label": "x"}]
+
+
+def test_rows_of_excel_can_be_counted_and_nothing_of_them_stays_on_the_disk(tmp_path):
+    path = save_workbook(
+        tmp_path / "a.xlsx", [], [None, "text", None, "", "label"], [None, "가", 7], [], [3, "나", "", "", 1]
+    )
+    rows = read_file(path, FileOptions(), ["text"])
+    assert rows.to_list() == [
+        {"column 1": "", "text": "가", "column 3": "7", "label": ""},
+        {"column 1": "", "text": "", "column 3": "", "label": ""},
+        {"column 1": "3", "text": "나", "column 3": "", "label": "1"},
+    ]
+    assert rows.cache_files == []
+
+
+def save_shared(path, string, count):
+    """As Excel saves it: the texts apart from the cells, `count` of which have this one."""
+    save_workbook(path, ["text"], *[["x"]] * count)
+    kind = "application/vnd.openxmlformats-officedocument.spreadsheetml.sharedStrings+xml"
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name).decode() for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in parts.items():
+            content = content.replace('t="inlineStr"><is><t>x</t></is>', 't="s"><v>0</v>')
+            content = content.replace("</Types>", f'<Override PartName="/strings.xml" ContentType="{kind}"/></Types>')
+            archive.writestr(name, content)
+        namespace = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+        archive.writestr("strings.xml", f'<sst xmlns="{namespace}">{string}</sst>')
+    return path
+
+
+def test_texts_of_excel_that_are_formatted_or_have_a_reading_above_them(tmp_path):
+    run = "<r><rPr><b/></rPr><t>굵은 </t></r><r><t>글_x000D_</t></r>"
+    path = save_shared(tmp_path / "a.xlsx", f'<si>{run}<rPh sb="0" eb="1"><t>よみ</t></rPh></si>', 2)
+    assert read(path, ("text",)) == [{"text": "굵은 글\r"}] * 2
+
+
+def test_one_long_text_in_many_cells_of_excel_is_no_way_to_fill_the_memory(tmp_path):
+    path = save_shared(tmp_path / "a.xlsx", f"<si><t>{'a' * 30_000}</t></si>", 40)
+    assert len(read(path, ("text",))) == 40
+    assert "row 35: more cells or longer texts" in refusal(path, ("text",), workbook_bytes=1_000_000)
+    assert "unpacks to 0 MB" in refusal(path, ("text",), workbook_bytes=10_000)
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    texts=st.lists(
+        st.text(
+            st.characters(
+                exclude_categories=["Cs", "Cc"], exclude_characters="\ufffe\uffff", include_characters="\t\r\n"
+            )
+        )
+        | st.sampled_from(["=1+1", "#N/A", "+1", "@x", "1", "1.50", "TRUE", "_x000D_", "_x005F_", " ", "'a"]),
+        min_size=1,
+    ).filter(lambda texts: texts[-1])
+)
+def test_any_text_comes_back_from_a_workbook_as_it_was(tmp_path_factory, texts):
+    path = tmp_path_factory.mktemp("xlsx") / "a.xlsx"
+    write_table(pa.table({"text": texts}), path)
+    assert [row["text"] for row in read(path, ("text",))] == texts
