@@ -146,7 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     command = add_command("predict", help="label texts with a trained model")
     command.add_argument("model", metavar="RUN|MODEL", help="a run directory, a model directory or a Hub id")
     command.add_argument("texts", nargs="*", metavar="TEXT", help="texts; without any, lines of standard input")
-    command.add_argument("--input", metavar="FILE", help="a CSV, TSV, JSONL or Parquet file instead, row by row")
+    command.add_argument("--input", metavar="FILE", help="a CSV, TSV, JSONL, Parquet or Excel file instead, row by row")
     command.add_argument("--output", metavar="FILE", help="where its labels go; the same command goes on after a kill")
     command.add_argument("--text_column", default="text", help="the column with the text in the input")
     _add_revision(command)
@@ -162,7 +162,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("model", metavar="RUN|MODEL", help="a run directory, a model directory or a Hub id")
     command.add_argument("--seed", type=int, metavar="N", help="the seed of what is sampled")
-    command.add_argument("--input", metavar="FILE", help="a CSV, TSV, JSONL or Parquet file of prompts instead")
+    command.add_argument("--input", metavar="FILE", help="a CSV, TSV, JSONL, Parquet or Excel file of prompts instead")
     command.add_argument("--output", metavar="FILE", help="where what is written goes, a row for each")
     command.add_argument("--prompt_column", default="prompt", help="the column with the prompt in the input")
     _add_revision(command)
@@ -220,11 +220,22 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_push)
 
     command = add_command("demo", help="runs and models in the browser")
-    command.add_argument("models", nargs="+", metavar="RUN|MODEL", help="runs, model directories or Hub ids")
+    command.add_argument(
+        "models",
+        nargs="*",
+        metavar="RUN|MODEL",
+        help="runs, model directories or Hub ids; the quickstart's runs if none",
+    )
     command.add_argument("--host", default="127.0.0.1", help="the address to listen on; 0.0.0.0 is all of them")
     command.add_argument("--port", type=int, default=7860, help="the port to listen on")
     command.add_argument("--concurrency", type=int, default=2, help="requests that are computed at a time")
     command.add_argument("--auth", metavar="NAME:PASSWORD", help="let in only who knows these")
+    command.add_argument(
+        "--flagging",
+        type=Path,
+        metavar="FILE",
+        help="let visitors say whether a prediction is right; keeps their texts",
+    )
     command.set_defaults(run=_demo)
     return parser
 
@@ -524,9 +535,34 @@ def _demo(options: argparse.Namespace, _: Sequence[str]) -> None:
         if (error.name or "").partition(".")[0] != "gradio":
             raise
         raise UserError('the demo needs gradio: bash scripts/setup.sh demo, or pip install -e ".[demo]"') from None
-    models = [_fetched(model) for model in options.models]
+    models = [_fetched(model) for model in options.models] or _quickstart_runs()
     auth = (name, password) if options.auth else None
-    launch(models, host=options.host, port=options.port, auth=auth, concurrency=options.concurrency)
+    launch(
+        models,
+        host=options.host,
+        port=options.port,
+        auth=auth,
+        concurrency=options.concurrency,
+        flagging=options.flagging,
+    )
+
+
+def _quickstart_runs() -> list[str]:
+    """The runs that the quickstart left, the fine-tuned ones first.
+
+    Raises:
+        UserError: it has not been run here.
+    """
+    from finetune.quickstart import CLASSIFIERS, WRITERS
+
+    runs = [Path("runs") / name for name in (*reversed(CLASSIFIERS), *reversed(WRITERS))]
+    found = [str(run) for run in runs if (run / "scores.json").is_file()]
+    if not found:
+        raise UserError(
+            "no run or model is named, and runs/ has none of the quickstart's: name one, or run `finetune quickstart` "
+            "first (some minutes)"
+        )
+    return found
 
 
 def _fetched(model: str, revision: str | None = None) -> str:

@@ -1,11 +1,17 @@
 """The page, served on this machine's loopback and asked as programs ask it."""
 
+import csv
+import html
+import io
 import json
+import os
 import re
 import shutil
 import socket
+import tempfile
 import threading
 import time
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,16 +19,24 @@ import pytest
 
 pytest.importorskip("gradio", reason="needs gradio: pip install 'finetune-transfer[demo]'")
 
+import datasets
 import gradio as gr
 import httpx
+import openpyxl
 from decoders import write_decoder, writing_recipe
+from gradio.route_utils import delete_files_created_by_app
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 from reviews import small_recipe, write_ratings
 
+from finetune.attribution import Attribution, TokenAttribution
 from finetune.demo import app, build_app, launch
-from finetune.demo.answers import TEXT_LIMIT
-from finetune.demo.models import Lazy, models_of, predict_one
+from finetune.demo.answers import BUTTON_NOISES, TEXT_LIMIT, TEXTS
+from finetune.demo.batch import ROWS
+from finetune.demo.fence import KEPT_SECONDS, UPLOAD_BYTES
+from finetune.demo.markup import Cell, evidence_html, table_html
+from finetune.demo.models import Lazy, Prediction, models_of, predict_one
+from finetune.demo.reports import framed
 from finetune.demo.words import EXAMPLES, PAGE, SENTENCES, preferred_language
 from finetune.errors import UserError
 from finetune.generate import load_generator
@@ -32,6 +46,7 @@ from finetune.run import RunDirectory
 from finetune.training import train
 
 LABELS = {"good": "재미있다", "bad": "지루하다"}
+CHAT_TEMPLATE = "{% for message in messages %}{{ message.role[0] }}{{ message.content }} {% endfor %}"
 SCRIPT = "<script>document.title='x'</script><img src=x onerror=alert(1)> 정말 재미있다"
 SENTENCE = SENTENCES["en"]
 # One for all, without certificates: to read those takes longer than an answer.
@@ -57,17 +72,25 @@ def models(tmp_path_factory):
     by_label = RunDirectory(shutil.copytree(runs["writer"], directory / "runs" / "by-label"))
     recipe = by_label.recipe()
     by_label.write_recipe(recipe.model_copy(update={"data": recipe.data.model_copy(update={"labels": LABELS})}))
-    return {name: str(path) for name, path in {**runs, "by-label": by_label.path}.items()}
+    chatty = Path(shutil.copytree(runs["writer"] / "model", directory / "chatty"))
+    (chatty / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
+    return {name: str(path) for name, path in {**runs, "by-label": by_label.path, "chatty": chatty}.items()}
 
 
 @pytest.fixture(scope="module")
-def page(models):
+def flagged(tmp_path_factory):
+    """Where the page keeps what visitors say of its predictions."""
+    return tmp_path_factory.mktemp("flagged") / "new" / "flags.jsonl"
+
+
+@pytest.fixture(scope="module")
+def page(models, flagged):
     """The running app of all of them."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    names = [models[name] for name in ("lstm", "rnn", "rater", "broken", "writer", "by-label")]
-    running = launch(names, port=port, wait=False)
+    names = [models[name] for name in ("lstm", "rnn", "rater", "broken", "writer", "by-label", "chatty")]
+    running = launch(names, port=port, flagging=flagged, wait=False)
     yield running
     running.close()
 
@@ -101,7 +124,9 @@ def raw(page, endpoint, data, **headers):
 def as_the_page(page, name, *values):
     """What the page is answered: the data, or the sentence that it shows."""
     number = next(
-        number for number, fn in page.fns.items() if fn.name == name and fn.targets[0][1] in ("click", "change")
+        number
+        for number, fn in page.fns.items()
+        if fn.name == name and fn.targets[0][1] in ("click", "change", "select")
     )
     body = {"data": list(values), "fn_index": number, "session_hash": "page"}
     HTTP.post(f"{page.local_api_url}queue/join", json=body).raise_for_status()
@@ -111,14 +136,24 @@ def as_the_page(page, name, *values):
     return completed["output"]["data"] if completed["success"] else completed["output"]["error"]
 
 
-def test_the_endpoints_have_names(client):
+def cells(table, tag):
+    """The texts of a table's cells."""
+    return [html.unescape(cell) for cell in re.findall(f"<{tag}[^>]*>(.*?)</{tag}>", table)]
+
+
+def test_the_endpoints_have_names(client, page):
     named = client.view_api(return_format="dict")["named_endpoints"]
     found = {name: [parameter["parameter_name"] for parameter in named[name]["parameters"]] for name in named}
     assert found == {
         "/predict": ["text", "model"],
+        "/explain": ["text", "model"],
+        "/batch": ["texts", "model"],
         "/compare": ["text"],
         "/generate": ["prompt", "model", "temperature", "top_p", "max_new_tokens", "seed"],
+        "/chat": ["message", "history", "model", "temperature", "top_p", "max_new_tokens", "seed"],
     }
+    described = HTTP.get(f"{page.local_api_url}info").json()["named_endpoints"]
+    assert all(len(described[name]["description"]) > 30 for name in found)  # the page says what each does
 
 
 def test_a_text_is_judged_as_the_classifier_does(client, models):
@@ -190,16 +225,18 @@ def test_a_model_that_writes_by_label_takes_labels_only(client, models):
 
 def test_the_page_is_answered_like_a_program(client, page):
     answer = client.predict(SCRIPT, model="rnn", api_name="/predict")
-    label, note = as_the_page(page, "show_prediction", SCRIPT, "rnn", "en")
+    label, note, evidence = as_the_page(page, "show_prediction", SCRIPT, "rnn", "en")
     assert label["label"] == answer["label"]
     assert {one["label"]: one["confidence"] for one in label["confidences"]} == pytest.approx(answer["probabilities"])
     assert note == answer["note"]
+    assert "<script>" not in evidence["value"]
+    assert SCRIPT in html.unescape(re.sub(r"<[^>]*>", "", evidence["value"]))
     rating = client.predict("재미있다", model="rater", api_name="/predict")["rating"]
-    assert as_the_page(page, "show_prediction", "재미있다", "rater", "en")[0]["label"] == str(round(rating, 2))
+    assert as_the_page(page, "show_prediction", "재미있다", "rater", "en")[0]["label"] == f"{rating:.2f}"
     table, verdict = as_the_page(page, "show_comparison", SCRIPT, "ko-KR")
-    assert table["headers"] == list(SENTENCES["ko"].columns)
-    assert [row[0] for row in table["data"]] == ["lstm", "rnn", "rater", "broken"]
-    assert table["data"][3][1:] == ["", None, None]
+    assert cells(table, "th") == list(SENTENCES["ko"].columns)
+    assert cells(table, "td")[::3] == ["lstm", "rnn", "rater", "broken"]
+    assert cells(table, "td")[-2:] == ["", ""]
     assert SENTENCES["ko"].cannot_load.format(model="broken") in verdict
     settings = {"temperature": 1.2, "top_p": 1, "max_new_tokens": 10}
     for seed in (" 12 ", 12):
@@ -248,12 +285,236 @@ def test_texts_that_are_none_get_a_sentence(client, capfd, endpoint):
         ({"max_new_tokens": 1.5}, "max_new_tokens must be a whole number from 1 to 500."),
         ({"seed": -1}, "The seed must be a whole number from 0 to 4294967295, or left empty."),
         ({"seed": "1"}, "The seed must be a whole number from 0 to 4294967295, or left empty."),
-        ({"model": "other"}, "There is no such model here; choose one of: writer, by-label."),
-        ({"model": ["writer"]}, "There is no such model here; choose one of: writer, by-label."),
+        ({"model": "other"}, "There is no such model here; choose one of: writer, by-label, chatty."),
+        ({"model": ["writer"]}, "There is no such model here; choose one of: writer, by-label, chatty."),
     ],
 )
 def test_settings_out_of_range_get_a_sentence(client, named, sentence):
     assert refused(client, "/generate", "어제", **named) == sentence
+
+
+def test_a_text_is_explained_by_its_parts(client, models):
+    text = "어제 봤는데 정말 재미있다"
+    answer = client.predict(text, model="rnn", api_name="/explain")
+    expected = client.predict(text, model="rnn", api_name="/predict")
+    assert answer["label"] == expected["label"]
+    assert answer["value"] == pytest.approx(max(expected["probabilities"].values()), abs=1e-6)
+    assert [text[part["start"] : part["end"]] for part in answer["parts"]] == [part["text"] for part in answer["parts"]]
+    total = sum(part["weight"] for part in answer["parts"])
+    assert total == pytest.approx(answer["value"] - answer["baseline"], abs=0.01)
+    assert client.predict(text, model="rater", api_name="/explain")["label"] is None
+    assert refused(client, "/explain", "", model="rnn") == SENTENCE.empty
+
+
+def test_what_takes_too_long_is_not_explained(client, monkeypatch):
+    monkeypatch.setattr("finetune.demo.answers._EXPLAINED_MILLISECONDS", 0.0)
+    assert refused(client, "/explain", "정말 재미있다") == SENTENCE.too_slow
+
+
+def test_programs_send_several_texts(client, models):
+    texts = ["정말 재미있다", "지루하다", SCRIPT]
+    answer = client.predict(texts, model="rnn", api_name="/batch")
+    expected = load_classifier(models["rnn"]).classify(texts)
+    assert [one["probability"] for one in answer["predictions"]] == pytest.approx(expected.max(axis=1))
+    assert client.predict(texts, model="rater", api_name="/batch")["predictions"][0]["rating"] == pytest.approx(
+        load_classifier(models["rater"]).classify(texts)[0, 0], abs=1e-5
+    )
+    no_texts = SENTENCE.no_texts.format(limit=TEXTS)
+    assert refused(client, "/batch", []) == refused(client, "/batch", "x") == no_texts
+    assert refused(client, "/batch", ["x"] * (TEXTS + 1)) == no_texts
+    assert refused(client, "/batch", ["x", 7]) == SENTENCE.no_text
+
+
+def test_a_text_is_disturbed_and_what_changes_is_said(page, monkeypatch):
+    text, before, table, _ = as_the_page(page, "show_disturbed", "어제 봤는데 정말 재미있다", "en")
+    assert (text, before) == ("어제봤는데정말재미있다", "어제 봤는데 정말 재미있다")
+    assert cells(table, "th") == list(SENTENCE.columns_changed)
+    assert cells(table, "td")[::4] == ["lstm", "rnn", "rater", "broken"]
+    assert as_the_page(page, "show_disturbed", "ok", "en")[3] == SENTENCE.same_text
+    assert as_the_page(page, "show_disturbed", "", "ko") == SENTENCES["ko"].empty
+
+    def by_spaces(_, text):
+        likely = "good" if " " in text else "bad"
+        return Prediction({"good": 0.0, "bad": 0.0} | {likely: 1.0}, None, 1.0, 0.0, 1, False)
+
+    monkeypatch.setattr("finetune.demo.answers.predict_one", by_spaces)
+    said = as_the_page(page, "show_disturbed", "어제 봤는데", "en")
+    assert said[3].startswith(SENTENCE.changed.format(model="lstm", before="good", after="bad"))
+    assert 'class="other">bad 1.000' in said[2]
+
+
+def test_a_chat_goes_on_from_what_was_said(client, page, models):
+    named = {"max_new_tokens": 8, "seed": 3, "api_name": "/chat"}
+    history = [{"role": "user", "content": "어제"}, {"role": "assistant", "content": "정말"}]
+    answer = client.predict("재미있다", history=history, **named)
+    generator = replace(load_generator(models["chatty"]), chats=True)
+    turns = [*history, {"role": "user", "content": "재미있다"}]
+    options = {"max_new_tokens": 8, "temperature": 1.0, "top_p": 0.95}
+    assert answer == generator.generate([turns], options, seed=3)[0][0].text.lstrip()
+    parts = [{"role": one["role"], "content": [{"type": "text", "text": one["content"]}]} for one in history]
+    message, chat = as_the_page(page, "show_answer", "chatty", "재미있다", parts, 1.0, 0.95, 8, "3", "en")
+    assert message == ""
+    assert [turn["role"] for turn in chat] == ["user", "assistant", "user", "assistant"]
+    assert chat[-1]["content"][0]["text"] == answer
+    no_chat = SENTENCE.no_chat.format(limit=50)
+    for odd in ("x", [7], [{"role": "system", "content": "x"}], [{"role": "user", "content": {}}], history * 30):
+        assert refused(client, "/chat", "x", history=odd) == no_chat
+    assert refused(client, "/chat", "") == SENTENCE.empty
+    assert refused(client, "/chat", "x", model="writer") == SENTENCE.no_model.format(names="chatty")
+    long = [{"role": "user", "content": "x" * 6000}] * 2
+    assert refused(client, "/chat", "x", history=long) == SENTENCE.long_chat.format(limit=TEXT_LIMIT)
+
+
+def sent(page, name, content):
+    """A file that was sent to the page, as its component names it."""
+    answer = HTTP.post(f"{page.local_api_url}upload", files={"files": (name, content)})
+    answer.raise_for_status()
+    return {"path": answer.json()[0], "orig_name": name, "meta": {"_type": "gradio.FileData"}}
+
+
+def test_a_file_comes_back_with_predictions(page, models):
+    texts = ["정말 재미있다", SCRIPT, "", "=1+1"]
+    lines = io.StringIO()
+    csv.writer(lines).writerows([["id", "후기"], *([number, text] for number, text in enumerate(texts))])
+    file = sent(page, "reviews.csv", lines.getvalue().encode("cp949"))
+    column = as_the_page(page, "show_columns", file, "en")[0]
+    assert (column["choices"], column["value"]) == ([["id", "id"], ["후기", "후기"]], "후기")
+    note, plot, labelled, rows = as_the_page(page, "show_labelled", file, "후기", "rnn", "en")
+    assert note == f"{SENTENCE.labelled.format(count=4)} {SENTENCE.empty_rows.format(count=1)}"
+    classifier = load_classifier(models["rnn"])
+    assert sum(row[1] for row in plot["value"]["data"]) == 4
+    assert [row[0] for row in plot["value"]["data"]] == classifier.labels
+    assert "<script>" not in rows["value"]
+    answer = HTTP.get(f"{page.local_api_url}file={labelled['value']['path']}")
+    assert answer.content.startswith(b"\xef\xbb\xbf")  # or Excel would not read Hangul
+    assert "attachment" in answer.headers["content-disposition"]
+    table = list(csv.DictReader(io.StringIO(answer.content.decode("utf-8-sig"))))
+    assert [row["후기"] for row in table] == texts
+    expected = classifier.classify(texts)
+    assert [row["predicted"] for row in table] == [classifier.labels[i] for i in expected.argmax(axis=1)]
+    for number, label in enumerate(classifier.labels):
+        assert [float(row[f"probability_{label}"]) for row in table] == pytest.approx(expected[:, number])
+
+
+def test_a_workbook_stays_one_and_a_rater_rates_it(page, models):
+    book = openpyxl.Workbook()
+    for row in (["predicted", "text"], ["x", "정말 재미있다"], ["y", "=지루하다"]):
+        book.active.append([None, *row])
+    for cell in book.active["C"]:
+        cell.data_type = "s"
+    content = io.BytesIO()
+    book.save(content)
+    file = sent(page, "reviews.xlsx", content.getvalue())
+    _, _, labelled, _ = as_the_page(page, "show_labelled", file, "text", "rater", "ko")
+    answer = HTTP.get(f"{page.local_api_url}file={labelled['value']['path']}")
+    values = list(openpyxl.load_workbook(io.BytesIO(answer.content)).active.values)
+    assert values[0] == ("predicted", "text", "predicted_")
+    assert [row[:2] for row in values[1:]] == [("x", "정말 재미있다"), ("y", "=지루하다")]
+    expected = load_classifier(models["rater"]).classify(["정말 재미있다", "=지루하다"])[:, 0]
+    assert [row[2] for row in values[1:]] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("a.csv", b"", "bad.csv: the file is empty"),
+        ("a.csv", b"text\n", "no rows below the header"),
+        ("a.csv", b"text,label\na\n", "row 2: 1 fields where the header has 2"),
+        ("a.csv", b"text\n\xff\xfe\xff\xff", "utf-8 text"),
+        ("a.xlsx", b"PK\x03\x04 no workbook", "damaged"),
+        ("a.pdf", b"%PDF", "send one of these"),
+        ("a.jsonl", b"{", "row 1: not JSON"),
+    ],
+)
+def test_bad_files_are_explained(page, name, content, reason):
+    file = sent(page, name.replace("a.", "bad."), content)
+    for said in (
+        as_the_page(page, "show_columns", file, "en"),
+        as_the_page(page, "show_labelled", file, "text", "rnn", "en"),
+    ):
+        assert reason in said
+        assert str(Path(file["path"]).parent) not in said  # where it lies is nobody's concern
+
+
+def test_other_files_than_those_sent_cannot_be_named(page, tmp_path, capfd):
+    own = tmp_path / "own.csv"
+    own.write_text("text\nx\n")
+    meta = {"_type": "gradio.FileData"}
+    for odd in (str(own), "/etc/passwd", {"path": "/etc/passwd"}, {"path": str(own), "meta": meta}, {"meta": meta}, 7):
+        for name, rest in (("show_labelled", ("text", "rnn", "en")), ("show_columns", ("ko",))):
+            assert as_the_page(page, name, odd, *rest) == "The request is not as the page sends it."
+    assert capfd.readouterr().err == ""
+    assert as_the_page(page, "show_labelled", None, "text", "rnn", "en") == SENTENCE.no_file
+    file = sent(page, "a.csv", b"text\nx\n")
+    no_column = SENTENCE.no_column.format(names="text")
+    assert as_the_page(page, "show_labelled", file, "other", "rnn", "en") == no_column
+    assert as_the_page(page, "show_labelled", file, ["text"], "rnn", "en") == no_column
+    many = sent(page, "many.txt", b"x\n" * (ROWS + 1))
+    too_many = SENTENCE.too_many_rows.format(count=ROWS + 1, limit=ROWS)
+    assert as_the_page(page, "show_labelled", many, "text", "rnn", "en") == too_many
+
+
+def test_files_are_removed_after_their_time_and_nothing_is_left_of_reading_them(page, monkeypatch):
+    caches = [Path(datasets.config.HF_DATASETS_CACHE), Path(tempfile.gettempdir())]
+
+    def found():
+        return {path for cache in caches for path in cache.glob("*") if "demo" not in path.name}
+
+    before = found()
+    file = sent(page, "secret.csv", b"text\nsecret\n")
+    labelled = as_the_page(page, "show_labelled", file, "text", "rnn", "en")[2]["value"]["path"]
+    assert found() == before
+    assert Path(file["path"]).is_file()
+    assert page.delete_cache == (60, KEPT_SECONDS)
+    delete_files_created_by_app(page, KEPT_SECONDS)
+    assert Path(labelled).is_file()
+    delete_files_created_by_app(page, 0)
+    assert not Path(labelled).exists()
+    assert not Path(file["path"]).exists()
+    assert as_the_page(page, "show_labelled", file, "text", "rnn", "en") == SENTENCE.file_gone
+
+
+def test_no_file_is_taken_while_there_are_too_many(page, monkeypatch):
+    monkeypatch.setattr("finetune.demo.fence._UPLOADS_BYTES", -1)
+    assert HTTP.post(f"{page.local_api_url}upload", files={"files": b"x"}).status_code == 503
+
+
+def test_the_report_stands_in_a_frame_in_which_nothing_runs(page):
+    (framed_page,) = as_the_page(page, "show_report", "lstm, rnn", "en")
+    assert 'sandbox=""' in framed_page
+    source = html.unescape(re.search('srcdoc="(.*?)"', framed_page, re.DOTALL)[1])
+    assert "Comparison of" in source
+    assert "lstm" in source
+    assert as_the_page(page, "show_report", "../../other", "en") == [framed_page]  # the first one
+
+
+def test_what_visitors_say_of_a_prediction_is_kept_where_it_is_wanted(page, client, flagged, models, tmp_path):
+    assert flagged.read_text(encoding="utf-8") == ""
+    assert as_the_page(page, "keep_text", "정말 재미있다", "rnn", "ko") == [SENTENCES["ko"].kept]
+    (line,) = flagged.read_text(encoding="utf-8").splitlines()
+    kept = json.loads(line)
+    answer = client.predict("정말 재미있다", model="rnn", api_name="/predict")
+    assert {name: kept[name] for name in ("model", "text", "label", "is_right", "rating")} == {
+        "model": "rnn",
+        "text": "정말 재미있다",
+        "label": answer["label"],
+        "is_right": True,
+        "rating": None,
+    }
+    assert as_the_page(page, "keep_text", "", "rnn", "en") == SENTENCE.empty
+    without = build_app([models["lstm"]])
+    assert "keep_text" not in {fn.name for fn in without.fns.values()}
+    with pytest.raises(UserError, match="--flagging"):
+        build_app([models["lstm"]], flagging=tmp_path)
+
+
+def test_a_floor_stands_in_the_report_alone(models, tmp_path):
+    recipe = small_recipe(tmp_path, {"family": "tfidf"}, rows=40, name="floor")
+    floor = str(train(recipe).path)
+    predictors, _ = models_of([models["lstm"], floor])
+    assert list(predictors) == ["lstm"]
+    with pytest.raises(UserError, match="floors keep no model"):
+        models_of([floor])
 
 
 def test_odd_requests_end_without_a_traceback_or_a_word_of_them_on_the_terminal(page, capfd):
@@ -300,19 +561,36 @@ def test_the_page_shows_text_as_text(page):
     blocks = page.blocks
     renders = (gr.HTML, gr.Markdown, gr.Chatbot)
     outputs = [(fn, blocks[block._id]) for fn in page.fns.values() for block in fn.outputs]
-    rendered = [(fn.name, block) for fn, block in outputs if isinstance(block, renders)]
-    assert {name for name, _ in rendered} == {"show_prediction", "show_comparison"}  # notes, in our own words
-    tables = [block for _, block in outputs if isinstance(block, gr.Dataframe)]
-    assert [table.datatype for table in tables] == [["str", "str", "number", "number"]]
+    rendered = {fn.name for fn, block in outputs if isinstance(block, renders) and fn.fn is not None}
+    # Notes in our own words; tables and evidence, escaped; a report in a frame; a chat that is shown as it is.
+    assert rendered == {
+        "show_prediction",
+        "keep_text",
+        "show_comparison",
+        "show_disturbed",
+        "show_answer",
+        "show_columns",
+        "show_labelled",
+        "show_report",
+    }
+    assert not any(chat.render_markdown for chat in blocks.values() if isinstance(chat, gr.Chatbot))
+    hostile = "</span><img src=x onerror=alert(1)>\"'"
+    assert "<img" not in table_html([hostile], [[Cell(hostile)]])
+    attribution = Attribution(hostile, 1.0, 0.0, (TokenAttribution(hostile, 0, len(hostile), 1.0),), 0.0)
+    assert "<img" not in evidence_html(hostile, attribution, SENTENCE)
+    assert "<img" not in framed(hostile, hostile)
 
 
-def test_files_are_out_of_reach_and_nothing_is_kept(page, client):
+def test_files_are_out_of_reach_and_nothing_is_kept(page, client, flagged):
     client.predict("secret 정말", api_name="/predict")
     assert not page.state_holder.session_data
     base = page.local_url.rstrip("/")
     for path in (
         "/gradio_api/file=/etc/hostname",
         "/gradio_api/file=pyproject.toml",
+        f"/gradio_api/file={flagged}",
+        f"/gradio_api/file={os.environ['GRADIO_TEMP_DIR']}/../passwd",
+        "/gradio_api/file=http://127.0.0.1:1/",
         "/gradio_api/file/etc/hostname",
         "/gradio_api/deep_link?session_hash=x",
         "/gradio_api/proxy=http://127.0.0.1:1/",
@@ -320,7 +598,7 @@ def test_files_are_out_of_reach_and_nothing_is_kept(page, client):
     ):
         assert HTTP.get(base + path).status_code == 404, path
     assert HTTP.get(f"{base}/monitoring").status_code == 403
-    assert HTTP.post(f"{base}/gradio_api/upload", files={"files": b"x"}).status_code == 404
+    assert HTTP.post(f"{base}/gradio_api/upload", files={"files": b"x" * 11_000_000}).status_code == 413
     direct = HTTP.post(f"{base}/gradio_api/run/predict", json={"data": ["x", ""]})
     assert direct.status_code == 404  # past the queue
     huge = {"data": ["x" * 1_100_000, ""]}
@@ -332,7 +610,7 @@ def test_files_are_out_of_reach_and_nothing_is_kept(page, client):
     assert not page.share
     html = HTTP.get(base).text
     assert "fonts.googleapis" not in html
-    assert page._queue.max_size == 32
+    assert page._queue.max_size == 64
 
 
 def test_who_goes_away_stops_the_writing(models):
@@ -418,9 +696,11 @@ def test_the_page_opens_before_anything_is_loaded_and_has_the_tabs_it_needs(mode
             if isinstance(block, gr.Tab)
         ]
 
-    assert tabs("lstm") == ["sentiment"]
+    assert tabs("lstm") == ["sentiment", "batch"]
     assert tabs("writer") == ["generate"]
-    assert tabs("by-label", "lstm", "rater") == ["sentiment", "compare", "generate"]
+    assert tabs("chatty") == ["chat"]
+    assert tabs("by-label", "lstm", "rater") == ["sentiment", "compare", "generate", "batch"]
+    assert tabs("rnn", "lstm") == ["sentiment", "compare", "batch", "report"]
 
 
 def test_models_are_told_apart_by_the_end_of_their_path(models, tmp_path):
@@ -456,9 +736,14 @@ def test_a_judgement_is_the_classifiers_own(models):
 def test_the_words_are_there_in_both_languages():
     assert PAGE["en"].keys() == PAGE["ko"].keys()
     assert all(value.strip() for words in PAGE.values() for value in words.values())
-    source = Path(app.__file__).read_text(encoding="utf-8")
-    used = set(re.findall(r'_WORDS\("(\w+)"\)', source))
-    assert used == PAGE["en"].keys()
+    sources = [path.read_text(encoding="utf-8") for path in Path(app.__file__).parent.glob("*.py")]
+    used = {word for source in sources for word in re.findall(r'WORDS\("(\w+)"', source)}
+    assert used | BUTTON_NOISES.keys() | {"heading_flagging"} == PAGE["en"].keys()
+    for hint in (PAGE["en"]["file_hint"], PAGE["ko"]["file_hint"]):
+        assert f"{ROWS:,}" in hint
+        assert re.search(rf"{UPLOAD_BYTES // 1_000_000} ?MB", hint)
+        assert re.search("ten minutes|10분", hint)
+    assert KEPT_SECONDS == 600
 
 
 def test_wrong_names_and_a_taken_port_are_a_users_errors(models, tmp_path):

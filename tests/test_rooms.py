@@ -17,6 +17,7 @@ ROOMS = [
     "tasks",
     "evaluation",
     "predict",
+    "attribution",
     "predict_file",
     "generate",
     "samples",

@@ -3,12 +3,20 @@
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from random import Random
 from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune.attribution import Attribution, attribute
 from finetune.demo.models import Lazy, Prediction, Predictor, Writer, predict_one
 from finetune.demo.words import Sentences
+from finetune.errors import UserError
+from finetune.predict import Classifier
 from finetune.progress import say
+from finetune.text.noise import NOISES
 
 TEXT_LIMIT = 10_000
 """Characters of a text or prompt."""
@@ -17,7 +25,22 @@ TOP_P = (0.05, 1.0)
 NEW_TOKENS = (1, 500)
 SEEDS = (0, 2**32 - 1)
 """NumPy takes no others."""
+MESSAGES = 50
+"""Of a chat; their texts together may have as many characters as one text."""
+TEXTS = 200
+"""That a program may send at a time."""
 _MUCH_UNKNOWN = 0.5
+_EXPLAINED_MILLISECONDS = 200.0
+"""A model that reads a text in more is not asked what speaks for its prediction: that takes some hundred times as long,
+and others wait."""
+
+BUTTON_NOISES = {
+    "spaces_removed": replace(NOISES["spaces_removed"], rate=1.0),
+    "jamo_typos": NOISES["jamo_typos"],
+    "laughter": NOISES["laughter"],
+    "typos": NOISES["typos"],
+}
+"""What a visitor can do to a text."""
 
 Named = TypeVar("Named")
 Loaded = TypeVar("Loaded")
@@ -33,6 +56,15 @@ class Row:
 
     model: str
     prediction: Prediction | None
+
+
+@dataclass(frozen=True)
+class Change:
+    """What one of several models says of a text before and after something was done to it."""
+
+    model: str
+    before: Prediction | None
+    after: Prediction | None
 
 
 @dataclass(frozen=True)
@@ -53,6 +85,14 @@ class Answers:
         prediction = _predicted(chosen, checked, words)
         return chosen.name, prediction, _note(prediction, words)
 
+    def predictor(self, model: object, words: Sentences) -> Predictor:
+        """The one of a name; the first where none is given.
+
+        Raises:
+            RefusedError: there is no such model.
+        """
+        return _chosen(self.predictors, model, words)
+
     def compare(self, text: object, words: Sentences) -> tuple[list[Row], str]:
         """What each model says, and in one line whether those that give labels agree and which do not work.
 
@@ -69,6 +109,86 @@ class Answers:
                 rows.append(Row(one.name, None))
                 refusals.append(str(refusal))
         return rows, " ".join([*_verdict(rows, words), *refusals])
+
+    def explain(self, text: object, model: object, words: Sentences) -> tuple[str, Attribution]:
+        """The model that was meant, and which tokens of a text speak for what it says of it.
+
+        Raises:
+            RefusedError: a request that is not right, a model that does not work, or one that would take too long.
+        """
+        checked = checked_text(text, words)
+        chosen = _chosen(self.predictors, model, words)
+        prediction = _predicted(chosen, checked, words)
+        if not prediction.tokens:
+            raise RefusedError(words.nothing_read)
+        if prediction.milliseconds > _EXPLAINED_MILLISECONDS:
+            raise RefusedError(words.too_slow)
+        classifier = loaded(chosen.classifier, chosen.name, words)
+        with told(words.failed, chosen.name):
+            try:
+                return chosen.name, attribute(classifier, checked, prediction.label)
+            except UserError:
+                pass  # not every model embeds its text in one table: said below, outside of what is a failure
+        raise RefusedError(words.not_explained.format(model=chosen.name))
+
+    def label(self, texts: object, model: object, words: Sentences) -> tuple[str, Classifier, NDArray[np.float64]]:
+        """The model that was meant, and what it says of each text: probabilities, (texts, labels), or ratings.
+
+        Raises:
+            RefusedError: a request that is not right, or a model that does not work.
+        """
+        if not isinstance(texts, list) or not 0 < len(texts) <= TEXTS:
+            raise RefusedError(words.no_texts.format(limit=TEXTS))
+        checked = [checked_text(text, words) for text in texts]
+        chosen = _chosen(self.predictors, model, words)
+        classifier = loaded(chosen.classifier, chosen.name, words)
+        with told(words.failed, chosen.name):
+            return chosen.name, classifier, classifier.classify(checked)
+
+    def disturb(self, text: object, noise: str, seed: int, words: Sentences) -> tuple[str, list[Change], str]:
+        """The text with one of `BUTTON_NOISES`, what each model says of both, and in one line what changed.
+
+        Raises:
+            RefusedError: a text that is not right.
+        """
+        checked = checked_text(text, words)
+        disturbed = BUTTON_NOISES[noise](checked, Random(seed))[:TEXT_LIMIT]
+        before, _ = self.compare(checked, words)
+        if disturbed == checked:
+            return checked, [Change(row.model, row.prediction, row.prediction) for row in before], words.same_text
+        after, _ = self.compare(disturbed, words)
+        changes = [Change(a.model, a.prediction, b.prediction) for a, b in zip(before, after, strict=True)]
+        return disturbed, changes, _changes(changes, words)
+
+    def chat(
+        self,
+        message: object,
+        history: object,
+        model: object,
+        temperature: object,
+        top_p: object,
+        max_new_tokens: object,
+        seed: object,
+        words: Sentences,
+    ) -> Iterator[str]:
+        """The answer so far, once for each token; `history` is the chat before the message.
+
+        Raises:
+            RefusedError: a request that is not right, or a model that does not work.
+        """
+        chosen = _chosen({name: writer for name, writer in self.writers.items() if writer.chats}, model, words)
+        said = checked_text(message, words)
+        before = checked_history(history, words)
+        if sum(len(turn["content"]) for turn in before) + len(said) > TEXT_LIMIT:
+            raise RefusedError(words.long_chat.format(limit=TEXT_LIMIT))
+        options, number = self._options(temperature, top_p, max_new_tokens, seed, words)
+        generator = loaded(chosen.generator, chosen.name, words)
+        so_far = ""
+        turns = [*before, {"role": "user", "content": said}]
+        with told(words.failed, chosen.name), closing(generator.pieces(turns, options, number)) as pieces:
+            for piece in pieces:
+                so_far += piece
+                yield so_far.lstrip()
 
     def generate(
         self,
@@ -92,23 +212,35 @@ class Answers:
             checked = str(prompt)
         else:
             checked = checked_text(prompt, words, may_be_empty=not chosen.chats)
+        options, number = self._options(temperature, top_p, max_new_tokens, seed, words)
+        generator = loaded(chosen.generator, chosen.name, words)
+        stands_alone = bool(chosen.kinds) or chosen.chats or not checked
+        so_far = "" if stands_alone else checked
+        with (
+            told(words.failed, chosen.name),
+            closing(generator.pieces(checked, options, number)) as pieces,
+        ):
+            for piece in pieces:
+                so_far += piece
+                yield so_far.lstrip() if stands_alone else so_far
+
+    def _options(
+        self, temperature: object, top_p: object, max_new_tokens: object, seed: object, words: Sentences
+    ) -> tuple[dict[str, float], int | None]:
+        """Settings of the writing, and the seed.
+
+        Raises:
+            RefusedError: one is out of its range.
+        """
         options = {
             "temperature": checked_number(temperature, TEMPERATURE, "temperature", words),
             "top_p": checked_number(top_p, TOP_P, "top_p", words),
             "max_new_tokens": checked_whole_number(max_new_tokens, NEW_TOKENS, "max_new_tokens", words),
         }
-        if seed is not None and _whole(seed, SEEDS) is None:
+        number = _whole(seed, SEEDS)
+        if seed is not None and number is None:
             raise RefusedError(words.no_seed.format(high=SEEDS[1]))
-        generator = _loaded(chosen.generator, chosen.name, words)
-        stands_alone = bool(chosen.kinds) or chosen.chats or not checked
-        so_far = "" if stands_alone else checked
-        with (
-            _told(words.failed, chosen.name),
-            closing(generator.pieces(checked, options, _whole(seed, SEEDS))) as pieces,
-        ):
-            for piece in pieces:
-                so_far += piece
-                yield so_far.lstrip() if stands_alone else so_far
+        return options, number
 
 
 def checked_text(value: object, words: Sentences, *, may_be_empty: bool = False) -> str:
@@ -125,6 +257,30 @@ def checked_text(value: object, words: Sentences, *, may_be_empty: bool = False)
         raise RefusedError(words.empty)
     # JSON can hold halves of a character, which no tokenizer can read.
     return value.encode("utf-8", "replace").decode("utf-8")
+
+
+def checked_history(value: object, words: Sentences) -> list[dict[str, str]]:
+    """The messages of a chat, as {"role": "user" or "assistant", "content": text}.
+
+    Gradio's component sends a content as a list of parts, of which this page makes one, a text.
+
+    Raises:
+        RefusedError: they are none, or too many.
+    """
+    if value is None:
+        return []
+    if not isinstance(value, list) or len(value) > MESSAGES:
+        raise RefusedError(words.no_chat.format(limit=MESSAGES))
+    messages = []
+    for message in value:
+        role = message.get("role") if isinstance(message, dict) else None
+        content = message.get("content") if isinstance(message, dict) else None
+        if isinstance(content, list) and len(content) == 1 and isinstance(content[0], dict):
+            content = content[0].get("text")
+        if role not in ("user", "assistant") or not isinstance(content, str):
+            raise RefusedError(words.no_chat.format(limit=MESSAGES))
+        messages.append({"role": str(role), "content": checked_text(content, words, may_be_empty=True)})
+    return messages
 
 
 def checked_number(value: object, limits: tuple[float, float], name: str, words: Sentences) -> float:
@@ -169,12 +325,12 @@ def _chosen(models: Mapping[str, Named], name: object, words: Sentences) -> Name
 
 
 def _predicted(chosen: Predictor, text: str, words: Sentences) -> Prediction:
-    classifier = _loaded(chosen.classifier, chosen.name, words)
-    with _told(words.failed, chosen.name):
+    classifier = loaded(chosen.classifier, chosen.name, words)
+    with told(words.failed, chosen.name):
         return predict_one(classifier, text)
 
 
-def _loaded(model: Lazy[Loaded], name: str, words: Sentences) -> Loaded:
+def loaded(model: Lazy[Loaded], name: str, words: Sentences) -> Loaded:
     try:
         return model.get()
     except Exception as error:  # noqa: BLE001  # a damaged model raises anything; whoever started the page is told
@@ -183,7 +339,7 @@ def _loaded(model: Lazy[Loaded], name: str, words: Sentences) -> Loaded:
 
 
 @contextmanager
-def _told(sentence: str, name: str) -> Iterator[None]:
+def told(sentence: str, name: str) -> Iterator[None]:
     """Whatever goes wrong is one sentence to the visitor; the terminal gets its kind and place, and none of the text.
 
     An error's message may quote the text that it is about.
@@ -217,3 +373,10 @@ def _verdict(rows: Sequence[Row], words: Sentences) -> list[str]:
     if len({frozenset(prediction.probabilities) for prediction in labelled}) > 1:
         return [words.other_labels]
     return [words.agree if len({prediction.label for prediction in labelled}) == 1 else words.disagree]
+
+
+def _changes(changes: Sequence[Change], words: Sentences) -> str:
+    """Which models changed their label, and how."""
+    both = [(one.model, one.before.label, one.after.label) for one in changes if one.before and one.after]
+    other = [words.changed.format(model=model, before=a, after=b) for model, a, b in both if a != b]
+    return " ".join(other) or words.unchanged

@@ -1,9 +1,10 @@
 """The models of a page: told apart when it opens, and loaded when one is first asked for."""
 
+import json
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -16,6 +17,7 @@ from finetune.errors import UserError
 from finetune.generate import Generator, load_generator
 from finetune.models import writes_text
 from finetune.predict import Classifier, load_classifier
+from finetune.recipe import MajorityFloor, TfidfFloor, local_name
 from finetune.run import run_of
 
 Loaded = TypeVar("Loaded")
@@ -86,6 +88,8 @@ def models_of(names: Sequence[str]) -> tuple[dict[str, Predictor], dict[str, Wri
 
     Both are by the name shown, in the order given. Nothing is loaded.
 
+    A floor keeps no model: it is passed over here, and stands in the report only.
+
     Raises:
         UserError: none is named, or one is no model that the page could use.
     """
@@ -97,16 +101,22 @@ def models_of(names: Sequence[str]) -> tuple[dict[str, Predictor], dict[str, Wri
         run = run_of(name)
         if run is not None and run.recipe().task == "masked_lm":
             raise UserError(f"{run.path}: a pretrained model has no labels yet; fine-tune it, and show that run")
+        if run is not None and isinstance(run.recipe().model, MajorityFloor | TfidfFloor) and run.scores()["splits"]:
+            continue
         if run is not None:
-            run.trained_model()  # a floor has none, an unfinished run not yet: better said now than in the page
+            run.trained_model()  # an unfinished run has none yet: better said now than in the page
         writes = writes_text(name) if run is None else run.recipe().task == "generate"
         if not writes:
             predictors[shown] = Predictor(shown, Lazy(partial(_ready_classifier, name)))
         elif run is None:
-            writers[shown] = Writer(shown, Lazy(partial(load_generator, name)))
+            chats = _has_chat_template(name)
+            writers[shown] = Writer(shown, Lazy(partial(_ready_generator, name, chats)), chats=chats)
         else:
             chats = run.recipe().data.holds_chats
-            writers[shown] = Writer(shown, Lazy(partial(load_generator, name)), tuple(run.prompt_labels()), chats)
+            generator = Lazy(partial(_ready_generator, name, chats))
+            writers[shown] = Writer(shown, generator, tuple(run.prompt_labels()), chats)
+    if not predictors and not writers:
+        raise UserError("floors keep no model; name a run or model beside them")
     return predictors, writers
 
 
@@ -165,6 +175,20 @@ def _ready_classifier(name: str) -> Classifier:
     classifier = load_classifier(name)
     predict_one(classifier, ".")  # what only the first text has to wait for is over before any time is taken
     return classifier
+
+
+def _has_chat_template(name: str) -> bool:
+    """Whether a model directory or an embedded model brings a chat template, by its files alone."""
+    directory = Path(local_name(name))
+    if (directory / "chat_template.jinja").is_file():
+        return True
+    settings = directory / "tokenizer_config.json"
+    return settings.is_file() and bool(json.loads(settings.read_text(encoding="utf-8")).get("chat_template"))
+
+
+def _ready_generator(name: str, chats: bool) -> Generator:
+    # A model that is no run says by its chat template that it chats; `load_generator` goes on from any text.
+    return replace(load_generator(name), chats=chats)
 
 
 def _shown_names(names: Sequence[str]) -> dict[str, str]:

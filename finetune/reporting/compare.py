@@ -31,24 +31,30 @@ def compare_runs(paths: Sequence[Path], output: Path) -> Comparison | TextCompar
     """
     check_output(output)
     comparison = read_any_comparison(paths)
-    # The JSON file first: it marks the directory as a comparison's, should the others not come to be written.
-    if isinstance(comparison, TextComparison):
-        contents = {
-            DATA_FILE: comparison.to_json(),
-            MARKDOWN_FILE: text_markdown(comparison),
-            PAGE_FILE: render_text_page(comparison),
-        }
-    else:
-        findings = describe_findings(comparison)
-        contents = {
-            DATA_FILE: comparison.to_json(asdict(findings)),
-            MARKDOWN_FILE: comparison_markdown(comparison, findings.sentences),
-            PAGE_FILE: render_page(comparison, findings),
-        }
+    contents = render_comparison(comparison)
     output.mkdir(parents=True, exist_ok=True)
     for name, text in contents.items():
         _replace(output / name, text)
     return comparison
+
+
+def render_comparison(comparison: Comparison | TextComparison) -> dict[str, str]:
+    """The files of a comparison, by name.
+
+    The JSON file first: it marks the directory as a comparison's, should the others not come to be written.
+    """
+    if isinstance(comparison, TextComparison):
+        return {
+            DATA_FILE: comparison.to_json(),
+            MARKDOWN_FILE: text_markdown(comparison),
+            PAGE_FILE: render_text_page(comparison),
+        }
+    findings = describe_findings(comparison)
+    return {
+        DATA_FILE: comparison.to_json(asdict(findings)),
+        MARKDOWN_FILE: comparison_markdown(comparison, findings.sentences),
+        PAGE_FILE: render_page(comparison, findings),
+    }
 
 
 def read_any_comparison(paths: Sequence[Path]) -> Comparison | TextComparison:

@@ -1,0 +1,420 @@
+"""The tabs of the page. Each asks for what it shows by `on_demand`, in the language that the page is shown in."""
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pandas as pd
+
+from finetune.demo.answers import BUTTON_NOISES, NEW_TOKENS, TEMPERATURE, TOP_P, Answers, Change, RefusedError, Row
+from finetune.demo.batch import KINDS, Labelled, columns_of, label_file
+from finetune.demo.flags import Flags
+from finetune.demo.markup import Cell, evidence_html, table_html
+from finetune.demo.models import Prediction, Predictor, Writer
+from finetune.demo.reports import Reports, framed
+from finetune.demo.words import EXAMPLES, PAGE, SENTENCES, Sentences, preferred_language
+from finetune.errors import UserError
+
+WORDS = gr.I18n(**PAGE)
+
+
+def sentiment_tab(answers: Answers, flags: Flags | None) -> None:
+    """One text, one model: what it says, how sure it is, and which words speak for it."""
+    model = _model_choice(list(answers.predictors))
+    text = _text_box()
+    button = gr.Button(WORDS("predict"), variant="primary")
+    prediction = gr.Label(label=WORDS("prediction"))
+    note = gr.Markdown()
+    evidence = gr.HTML(
+        label=WORDS("evidence"),
+        show_label=True,
+        container=True,
+        padding=True,
+        visible=False,
+        apply_default_css=False,
+    )
+
+    def show_prediction(
+        text: object, model: object, language: object, request: gr.Request
+    ) -> Iterator[tuple[Any, str, Any]]:
+        with sentences(request, language) as words:
+            _, said, noted = answers.predict(text, model, words)
+            shown: Any = said.probabilities or f"{said.rating:.2f}"
+            yield shown, noted, gr.update(visible=False)
+            if not said.tokens:
+                return
+            try:
+                _, found = answers.explain(text, model, words)
+            except RefusedError as refusal:
+                noted = f"{noted} {words.no_evidence.format(reason=refusal)}".strip()
+                yield shown, noted, gr.update(visible=False)
+            else:
+                html = evidence_html(str(text), found, words)
+                yield shown, noted, gr.update(value=html, visible=True)
+
+    on_demand([button.click, text.submit], show_prediction, [text, model], [prediction, note, evidence], "predict")
+    if flags is not None:
+        with gr.Row():
+            right, wrong = gr.Button(WORDS("right"), size="sm"), gr.Button(WORDS("wrong"), size="sm")
+        thanks = gr.Markdown()
+
+        def keep(*, is_right: bool) -> Any:
+            def keep_text(text: object, model: object, language: object, request: gr.Request) -> str:
+                with sentences(request, language) as words:
+                    name, said, _ = answers.predict(text, model, words)
+                    flags.keep(str(text), name, said, is_right=is_right)
+                    return words.kept
+
+            return keep_text
+
+        on_demand([right.click], keep(is_right=True), [text, model], [thanks], "predict")
+        on_demand([wrong.click], keep(is_right=False), [text, model], [thanks], "predict")
+    _examples(text)
+
+
+def compare_tab(answers: Answers) -> None:
+    """One text through all models, and again after something was done to it."""
+    text = _text_box()
+    button = gr.Button(WORDS("predict_all"), variant="primary")
+    gr.Markdown(WORDS("noise"))
+    with gr.Row():
+        noises = {noise: gr.Button(WORDS(noise), size="sm", min_width=120) for noise in BUTTON_NOISES}
+        undo = gr.Button(WORDS("undo"), size="sm", min_width=120)
+    verdict = gr.Markdown()
+    table = gr.HTML(apply_default_css=False)
+    # In the page alone: the server keeps nothing of a visitor's text.
+    before = gr.Textbox(visible=False)
+
+    def show_comparison(text: object, language: object, request: gr.Request) -> tuple[str, str]:
+        with sentences(request, language) as words:
+            rows, said = answers.compare(text, words)
+            return table_html(words.columns, [_table_row(row) for row in rows]), said
+
+    def disturb(noise: str) -> Any:
+        def show_disturbed(text: object, language: object, request: gr.Request) -> tuple[str, object, str, str]:
+            with sentences(request, language) as words:
+                disturbed, changes, said = answers.disturb(text, noise, random.randrange(2**32), words)
+                table = table_html(words.columns_changed, [_changed_row(change) for change in changes])
+                return disturbed, text, table, said
+
+        return show_disturbed
+
+    on_demand([button.click, text.submit], show_comparison, [text], [table, verdict], "predict")
+    for noise, of_noise in noises.items():
+        on_demand([of_noise.click], disturb(noise), [text], [text, before, table, verdict], "predict")
+    undo.click(None, [before, text], [text], js="(before, text) => before || text", api_visibility="private")
+    _examples(text)
+
+
+def generate_tab(writers: Mapping[str, Writer], answers: Answers) -> None:
+    """What a model writes after a beginning or for a label, while it writes."""
+    first = next(iter(writers.values()))
+    model = _model_choice(list(writers))
+    prompt = gr.Textbox(label=WORDS("prompt"), placeholder=WORDS("prompt_hint"), lines=2, visible=not first.kinds)
+    kind = gr.Radio(**_kind_choice(first), label=WORDS("kind"))
+    settings = _writing_settings()
+    with gr.Row():
+        button = gr.Button(WORDS("write"), variant="primary")
+        stop = gr.Button(WORDS("stop"))
+    written = gr.Textbox(label=WORDS("written"), lines=8, interactive=False)
+
+    def writer_of(model: object) -> Writer:
+        return writers.get(model, first) if isinstance(model, str) else first
+
+    def show_writing(
+        model: object,
+        prompt: object,
+        kind: object,
+        temperature: object,
+        top_p: object,
+        max_new_tokens: object,
+        seed: object,
+        language: object,
+        request: gr.Request,
+    ) -> Iterator[str]:
+        with sentences(request, language) as words:
+            asked = kind if writer_of(model).kinds else prompt
+            number = _number(seed)
+            # The first of this tab's models need not be the first of all.
+            named = model if model is not None else first.name
+            yield from answers.generate(asked, named, temperature, top_p, max_new_tokens, number, words)
+
+    def show_prompt(model: object) -> tuple[Any, Any]:
+        writer = writer_of(model)
+        return gr.update(visible=not writer.kinds), gr.update(**_kind_choice(writer))
+
+    inputs = [model, prompt, kind, *settings]
+    writing = on_demand([button.click, prompt.submit], show_writing, inputs, [written], "write", limit=1)
+    stop.click(None, cancels=[writing], api_visibility="private")
+    model.change(show_prompt, [model], [prompt, kind], preprocess=False, api_visibility="private", queue=False)
+
+
+def chat_tab(writers: Mapping[str, Writer], answers: Answers) -> None:
+    """A chat with a model that learnt to."""
+    model = _model_choice(list(writers))
+    # What is said is shown as it is: neither Markdown nor HTML nor a formula.
+    chat = gr.Chatbot(
+        label=WORDS("chat"),
+        render_markdown=False,
+        latex_delimiters=[],
+        allow_file_downloads=False,
+        allow_tags=False,
+        reasoning_tags=[],
+        feedback_options=None,
+        buttons=["copy"],
+    )
+    message = gr.Textbox(label=WORDS("message"), placeholder=WORDS("message_hint"), lines=1)
+    with gr.Row():
+        send = gr.Button(WORDS("send"), variant="primary")
+        stop = gr.Button(WORDS("stop"))
+        clear = gr.Button(WORDS("clear"))
+    settings = _writing_settings()
+
+    def show_answer(
+        model: object,
+        message: object,
+        history: object,
+        temperature: object,
+        top_p: object,
+        max_new_tokens: object,
+        seed: object,
+        language: object,
+        request: gr.Request,
+    ) -> Iterator[tuple[str, list[dict[str, str]]]]:
+        with sentences(request, language) as words:
+            number = _number(seed)
+            pieces = answers.chat(message, history, model, temperature, top_p, max_new_tokens, number, words)
+            before = [*(history if isinstance(history, list) else []), {"role": "user", "content": str(message)}]
+            for so_far in pieces:
+                yield "", [*before, {"role": "assistant", "content": so_far}]
+
+    inputs = [model, message, chat, *settings]
+    writing = on_demand([send.click, message.submit], show_answer, inputs, [message, chat], "write", limit=1)
+    stop.click(None, cancels=[writing], api_visibility="private")
+    clear.click(None, None, [chat], js="() => [[]]", cancels=[writing], api_visibility="private")
+
+
+def batch_tab(answers: Answers, page: gr.Blocks, directory: Path) -> None:
+    """A file in, its rows labelled, a file out; what is made is put into `directory`."""
+    gr.Markdown(WORDS("file_hint"))
+    model = _model_choice(list(answers.predictors))
+    # The kinds are called alike in both languages: of a translated label gradio's component makes "[object Object]".
+    file = gr.File(label=", ".join(KINDS), file_types=KINDS, height=140)
+    column = gr.Dropdown([], label=WORDS("column"), visible=False)
+    with gr.Row():
+        button = gr.Button(WORDS("label_file"), variant="primary")
+        stop = gr.Button(WORDS("stop"))
+    note = gr.Markdown()
+    with gr.Row():
+        counts = gr.BarPlot(x="prediction", y="rows", label=WORDS("counts"), visible=False, height=260)
+        labelled = gr.File(label=WORDS("labelled_file"), interactive=False, visible=False)
+    rows = gr.HTML(visible=False, apply_default_css=False)
+    shown = [counts, labelled, rows]
+
+    def show_columns(file: object, language: object, request: gr.Request) -> tuple[Any, ...]:
+        hidden = [gr.update(visible=False) for _ in shown]
+        if file is None:
+            return gr.update(visible=False), "", *hidden
+        with sentences(request, language) as words:
+            names, usual = columns_of(_sent_file(file, page, words), words)
+            return gr.update(choices=names, value=usual, visible=True), "", *hidden
+
+    def show_labelled(
+        file: object,
+        column: object,
+        model: object,
+        language: object,
+        request: gr.Request,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008  # gradio finds it by this default
+    ) -> tuple[Any, ...]:
+        with sentences(request, language) as words:
+            sent = _sent_file(file, page, words)
+            predictor = answers.predictor(model, words)
+            said = _labelled(predictor, sent, column, directory, words, progress)
+            page.temp_file_sets[0].add(str(said.file))  # to be deleted with what was sent
+            frame = pd.DataFrame(said.counts, columns=["prediction", "rows"])
+            plot = gr.BarPlot(
+                frame,
+                x="prediction",
+                y="rows",
+                x_title=words.label_axis,
+                y_title=words.rows_axis,
+                y_lim=[0, max(count for _, count in said.counts)],
+                sort=[label for label, _ in said.counts],
+                visible=True,
+            )
+            return (
+                said.note,
+                plot,
+                gr.update(value=str(said.file), visible=True),
+                gr.update(value=table_html(said.head, _cells(said.rows)), visible=True),
+            )
+
+    on_demand([file.change], show_columns, [file], [column, note, *shown], "batch", limit=1)
+    labelling = on_demand([button.click], show_labelled, [file, column, model], [note, *shown], "batch", limit=1)
+    stop.click(None, cancels=[labelling], api_visibility="private")
+
+
+def _labelled(
+    predictor: Predictor, sent: Path, column: object, directory: Path, words: Sentences, progress: gr.Progress
+) -> Labelled:
+    for step in label_file(predictor, sent, column, directory, words):
+        if isinstance(step, Labelled):
+            return step
+        progress(step)
+    raise AssertionError("a file that is labelled ends in what came out")
+
+
+def report_tab(reports: Reports, tab: gr.Tab) -> None:
+    """The comparison page of the runs, made when the tab is first opened."""
+    gr.Markdown(WORDS("report_hint"))
+    names = list(reports.pages)
+    choice = gr.Radio(names, value=names[0], label=WORDS("report_choice"), visible=len(names) > 1)
+    frame = gr.HTML(apply_default_css=False)
+
+    def show_report(name: object, language: object, request: gr.Request) -> str:
+        with sentences(request, language) as words:
+            chosen = name if isinstance(name, str) and name in reports.pages else names[0]
+            try:
+                return framed(reports.page(chosen), chosen)
+            except UserError as error:
+                raise RefusedError(words.no_report.format(reason=error)) from None
+
+    on_demand([tab.select, choice.change], show_report, [choice], [frame], "report", limit=1)
+
+
+# --- parts ------------------------------------------------------------------------------------------------------------
+
+
+def _writing_settings() -> list[Any]:
+    """Temperature, top-p, most tokens, seed."""
+    with gr.Accordion(WORDS("settings"), open=False):
+        temperature = gr.Slider(
+            *TEMPERATURE, value=1.0, step=0.05, label=WORDS("temperature"), info=WORDS("temperature_hint")
+        )
+        top_p = gr.Slider(*TOP_P, value=0.95, step=0.05, label=WORDS("top_p"), info=WORDS("top_p_hint"))
+        max_new_tokens = gr.Slider(*NEW_TOKENS, value=100, step=1, label=WORDS("max_new_tokens"))
+        # A number box cannot be empty: it would show 0, and all texts would be alike.
+        seed = gr.Textbox(label=WORDS("seed"), info=WORDS("seed_hint"), max_lines=1)
+    return [temperature, top_p, max_new_tokens, seed]
+
+
+def _kind_choice(writer: Writer) -> dict[str, Any]:
+    return {
+        "choices": list(writer.kinds),
+        "value": writer.kinds[0] if writer.kinds else None,
+        "visible": bool(writer.kinds),
+    }
+
+
+def _model_choice(names: list[str]) -> gr.Dropdown:
+    return gr.Dropdown(names, value=names[0], label=WORDS("model"), visible=len(names) > 1)
+
+
+def _text_box() -> gr.Textbox:
+    # No max_length: the browser would cut what is pasted, and say nothing.
+    return gr.Textbox(label=WORDS("text"), placeholder=WORDS("text_hint"), lines=3)
+
+
+def _examples(text: gr.Textbox) -> None:
+    gr.Examples(EXAMPLES, [text], label=WORDS("examples"), cache_examples=False, api_visibility="private")
+
+
+def _table_row(row: Row) -> list[Cell]:
+    return [Cell(row.model), Cell(_said(row.prediction)), _milliseconds(row.prediction)]
+
+
+def _changed_row(change: Change) -> list[Cell]:
+    """What is said now stands out where it is another label than before."""
+    before, after = change.before, change.after
+    is_other = before is not None and after is not None and before.label != after.label
+    return [
+        Cell(change.model),
+        Cell(_said(after), stands_out=is_other),
+        Cell(_said(before)),
+        _milliseconds(after),
+    ]
+
+
+def _said(said: Prediction | None) -> str:
+    """A label and its probability; of a rater the rating, of a model that does not work nothing."""
+    if said is None:
+        return ""
+    return f"{said.rating:.2f}" if said.label is None else f"{said.label} {said.probabilities[said.label]:.3f}"
+
+
+def _milliseconds(said: Prediction | None) -> Cell:
+    return Cell("" if said is None else f"{said.milliseconds:.1f}", is_number=True)
+
+
+def _cells(rows: Sequence[Sequence[object]]) -> list[list[Cell]]:
+    return [
+        [Cell(f"{value:.3f}", is_number=True) if isinstance(value, float) else Cell(str(value)) for value in row]
+        for row in rows
+    ]
+
+
+def _number(typed: object) -> object:
+    """What is typed for a number: None if nothing, and as it is if it is none."""
+    if not isinstance(typed, str):
+        return typed
+    digits = typed.strip()
+    return int(digits) if digits.isdecimal() and len(digits) < 20 else digits or None
+
+
+def _sent_file(sent: object, page: gr.Blocks, words: Sentences) -> Path:
+    """Where a file lies that was sent to this page; no other file can be named.
+
+    Raises:
+        RefusedError: there is none.
+    """
+    path = sent.get("path") if isinstance(sent, dict) else None
+    if not isinstance(path, str) or not path:
+        raise RefusedError(words.no_file)
+    if path not in page.upload_file_set:
+        raise RefusedError(words.file_gone)
+    return Path(path)
+
+
+def on_demand(
+    triggers: Sequence[Any],
+    answer: Any,
+    inputs: Sequence[Any],
+    outputs: Sequence[Any],
+    group: str,
+    limit: int | None = None,
+) -> Any:
+    """Answer when the page asks; to `inputs` it adds the language that it is shown in.
+
+    What was typed comes as it was sent: gradio would make text of anything, and quote in a traceback what it cannot.
+    """
+    language = gr.Textbox(visible=False)
+    return gr.on(
+        triggers,
+        answer,
+        [*inputs, language],
+        outputs,
+        js="(...typed) => [...typed.slice(0, -1), document.documentElement.lang]",
+        preprocess=False,
+        api_visibility="private",
+        concurrency_id=group,
+        concurrency_limit="default" if limit is None else limit,
+    )
+
+
+@contextmanager
+def sentences(request: gr.Request, language: object = None) -> Iterator[Sentences]:
+    """The words of who asks: in the language of the page, or for a program in the one that its request prefers.
+
+    A refusal goes to who asks as gradio's error, and not to the terminal.
+    """
+    headers: Mapping[str, str] = request.headers
+    asked = language if isinstance(language, str) and language else headers.get("accept-language")
+    words = SENTENCES[preferred_language(asked)]
+    try:
+        yield words
+    except RefusedError as refusal:
+        raise gr.Error(str(refusal), print_exception=False) from None
