@@ -307,7 +307,7 @@ def test_a_text_is_explained_by_its_parts(client, models):
 
 
 def test_what_takes_too_long_is_not_explained(client, monkeypatch):
-    monkeypatch.setattr("finetune.demo.answers._EXPLAINED_MILLISECONDS", 0.0)
+    monkeypatch.setattr("finetune.demo.answers._EXPLAINED", 1)
     assert refused(client, "/explain", "정말 재미있다") == SENTENCE.too_slow
 
 

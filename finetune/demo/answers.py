@@ -30,9 +30,9 @@ MESSAGES = 50
 TEXTS = 200
 """That a program may send at a time."""
 _MUCH_UNKNOWN = 0.5
-_EXPLAINED_MILLISECONDS = 200.0
-"""A model that reads a text in more is not asked what speaks for its prediction: that takes some hundred times as long,
-and others wait."""
+_EXPLAINED = 8e9
+"""Parameters times tokens: where there are more, the model is not asked what speaks for its prediction. That takes some
+hundred times as long as the prediction, a quarter of a minute here and there, and others wait."""
 
 BUTTON_NOISES = {
     "spaces_removed": replace(NOISES["spaces_removed"], rate=1.0),
@@ -121,9 +121,9 @@ class Answers:
         prediction = _predicted(chosen, checked, words)
         if not prediction.tokens:
             raise RefusedError(words.nothing_read)
-        if prediction.milliseconds > _EXPLAINED_MILLISECONDS:
-            raise RefusedError(words.too_slow)
         classifier = loaded(chosen.classifier, chosen.name, words)
+        if prediction.tokens * classifier.model.num_parameters(exclude_embeddings=True) > _EXPLAINED:
+            raise RefusedError(words.too_slow)
         with told(words.failed, chosen.name):
             try:
                 return chosen.name, attribute(classifier, checked, prediction.label)

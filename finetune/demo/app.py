@@ -8,6 +8,7 @@ from pathlib import Path
 
 import gradio as gr
 import matplotlib
+import torch
 from starlette.middleware import Middleware
 
 from finetune.demo import markup
@@ -130,6 +131,10 @@ def launch(
         raise UserError(f"concurrency {concurrency}: at least one request must be answered at a time")
     # Gradio asks for matplotlib's backend at every request, which loads all of pyplot unless one is chosen.
     matplotlib.use("agg")
+    # And after every request it sums up the last ten thousand for its monitoring, which is closed here.
+    os.environ |= {"GRADIO_ANALYTICS_CACHE_FREQUENCY": "1000000000", "GRADIO_ANALYTICS_MAX_EVENTS": "1"}
+    # Requests that are computed at the same time share the cores, rather than each waiting for the threads of others.
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // concurrency))
     directory = _own_directory()
     page = build_app(names, flagging=flagging, directory=directory)
     page.queue(max_size=_WAITING, default_concurrency_limit=concurrency, api_open=False)
