@@ -360,8 +360,10 @@ class Training(BaseModel):
     """Rows per optimizer step, over all processes: the global batch size."""
     micro_batch_size: PositiveInteger | Literal["auto"] = "auto"
     """Rows that one process computes at a time; accumulation is derived. `auto`: all of the process's share at once."""
-    optimizer: Literal["adamw"] = "adamw"
-    """The optimizer; `adamw` is PyTorch's fused AdamW."""
+    optimizer: Literal["adamw", "sgd", "adafactor"] = "adamw"
+    """The optimizer, PyTorch's own: fused AdamW, SGD with `momentum`, or Adafactor, which keeps hardly any state."""
+    momentum: Fraction = 0.9
+    """The momentum of sgd."""
     learning_rate: float = Field(default=5e-5, gt=0)
     """The peak learning rate."""
     weight_decay: float = Field(default=0.01, ge=0)
@@ -372,8 +374,12 @@ class Training(BaseModel):
     """Adam's decay rate of the second moment."""
     adam_epsilon: float = Field(default=1e-8, gt=0)
     """Adam's epsilon."""
-    lr_scheduler_type: Literal["linear", "cosine", "constant"] = "linear"
-    """The shape of the learning rate after warm-up."""
+    layerwise_lr_decay: float = Field(default=1.0, gt=0, le=1)
+    """Each layer learns at this many times the rate of the one above it, embeddings slowest; 1 is all alike."""
+    gradual_unfreezing: bool = False
+    """Train the head alone in the first epoch, and one more layer from the top in each that follows."""
+    lr_scheduler_type: Literal["linear", "cosine", "constant", "one_cycle", "inverse_sqrt"] = "linear"
+    """The shape of the learning rate after warm-up; `one_cycle` rises and falls along cosines, to almost nothing."""
     warmup_ratio: Fraction = 0.1
     """The share of all steps over which the learning rate rises from zero."""
     max_grad_norm: float = Field(default=1.0, gt=0)
@@ -491,6 +497,11 @@ class Recipe(BaseModel):
             raise ValueError(
                 f"training.metric_for_best_model {metric} is none of task {self.task}'s: {', '.join(allowed)}"
             )
+        if self.training.momentum != 0.9 and self.training.optimizer != "sgd":
+            raise ValueError(f"training.momentum is for sgd; training.optimizer is {self.training.optimizer}")
+        by_layer = self.training.layerwise_lr_decay < 1 or self.training.gradual_unfreezing
+        if by_layer and getattr(self.model, "tuning", "full") != "full":
+            raise ValueError("training.layerwise_lr_decay and gradual_unfreezing are for model.tuning full")
         if self.task == "rate" and self.data.labels is not None:
             raise ValueError("task rate learns numbers; leave data.labels out")
         if self.task in TEXT_TASKS:

@@ -29,6 +29,7 @@ from finetune.training.checkpoint import (
 )
 from finetune.training.interrupt import StopSignals
 from finetune.training.log import Timer, TrainingLog
+from finetune.training.optim import keep_frozen
 from finetune.training.streams import StreamBatches
 
 
@@ -142,6 +143,8 @@ def _train_step(job: Job, state: LoopState, step: Step, signal_number: int) -> i
     own_loss, carried = _accumulate(job, state, step)
     loss_sum = _sum(job, [own_loss])[0]
     step.mean_loss = loss_sum / max(1, step.targets)  # rows of nothing but unmaskable tokens have none
+    if job.training.gradual_unfreezing:
+        keep_frozen(job.accelerator.unwrap_model(job.model), state.step // job.batches.steps_per_epoch)
     grad_norm = float(job.accelerator.clip_grad_norm_(job.model.parameters(), job.training.max_grad_norm))
     # With fp16 a gradient that overflows is the scaler's affair: it skips the step and scales down.
     is_finite = math.isfinite(loss_sum) and (math.isfinite(grad_norm) or job.training.mixed_precision == "fp16")

@@ -1,34 +1,106 @@
-"""The optimizer and the learning-rate schedule."""
+"""The optimizer, its learning rate for each layer, and the schedule."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
 
 import torch
-from torch import nn
-from torch.optim.lr_scheduler import LRScheduler
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 from transformers import get_scheduler
 
 from finetune.recipe import Training
 
+_LAYER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?|albert_layer_groups)\.(\d+)\.")
+"""How the stacked layers of a model are called: BERT, ELECTRA, DistilBERT, DeBERTa; ModernBERT and this project's
+recurrent models; GPT-2; ALBERT, whose layers share one set of weights."""
+
 
 def build_optimizer(model: nn.Module, training: Training) -> torch.optim.Optimizer:
-    """Fused AdamW (Loshchilov & Hutter 2019); weight decay on matrices only, not on biases, norms or embeddings."""
+    """The recipe's optimizer; weight decay on matrices only, not on biases, norms or embeddings.
+
+    `adamw` is fused AdamW (Loshchilov & Hutter 2019), `sgd` has momentum, `adafactor` is PyTorch's (Shazeer & Stern
+    2018), its steps relative to the weights' own size, so that it needs higher rates. The first group is of the layer
+    that learns fastest.
+    """
+    groups = list(_groups(model, training))
+    match training.optimizer:
+        case "sgd":
+            return torch.optim.SGD(groups, lr=training.learning_rate, momentum=training.momentum)
+        case "adafactor":
+            return torch.optim.Adafactor(groups, lr=training.learning_rate)
+        case _:
+            return torch.optim.AdamW(
+                groups,
+                lr=training.learning_rate,
+                betas=(training.adam_beta1, training.adam_beta2),
+                eps=training.adam_epsilon,
+                fused=True,
+            )
+
+
+def _groups(model: nn.Module, training: Training) -> Iterator[dict[str, Any]]:
+    """Parameter groups: per depth, the highest first, decayed and not; one depth if all layers learn alike."""
     embeddings = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters(recurse=False)}
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    decayed = [p for p in trainable if p.ndim >= 2 and id(p) not in embeddings]
-    decayed_ids = {id(p) for p in decayed}
-    others = [p for p in trainable if id(p) not in decayed_ids]
-    return torch.optim.AdamW(
-        [
-            {"params": decayed, "weight_decay": training.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ],
-        lr=training.learning_rate,
-        betas=(training.adam_beta1, training.adam_beta2),
-        eps=training.adam_epsilon,
-        fused=True,
-    )
+    depths = layer_depths(model) if training.layerwise_lr_decay < 1 else {}
+    by_depth: dict[int, tuple[list[Tensor], list[Tensor]]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            decayed, others = by_depth.setdefault(depths.get(name, 0), ([], []))
+            (decayed if parameter.ndim >= 2 and id(parameter) not in embeddings else others).append(parameter)
+    top = max(depths.values(), default=0)
+    for depth, (decayed, others) in sorted(by_depth.items(), reverse=True):
+        rate = training.learning_rate * training.layerwise_lr_decay ** (top - depth)
+        yield {"params": decayed, "weight_decay": training.weight_decay, "lr": rate}
+        yield {"params": others, "weight_decay": 0.0, "lr": rate}
+
+
+def layer_depths(model: nn.Module) -> dict[str, int]:
+    """Each parameter's distance from the text: 0 for embeddings, 1 for the first layer, ... one more for the head.
+
+    Whatever is no numbered layer, and no embedding, counts as the head: poolers, classifiers, the last norm.
+    """
+    embedding_names = {
+        f"{name}." for name, module in model.named_modules() if name.rpartition(".")[2].startswith("embedding")
+    } | {f"{name}." for name, module in model.named_modules() if isinstance(module, nn.Embedding)}
+    depths: dict[str, int] = {}
+    for name, _ in model.named_parameters():
+        found = _LAYER.search(name)
+        if found is not None:
+            depths[name] = int(found[1]) + 1
+        elif name.startswith(tuple(embedding_names)):
+            depths[name] = 0
+    top = max(depths.values(), default=0) + 1
+    return {name: depths.get(name, top) for name, _ in model.named_parameters()}
+
+
+def keep_frozen(model: nn.Module, epoch: int) -> None:
+    """Drop the gradients of what gradual unfreezing (Howard & Ruder 2018) does not train yet in this epoch, from 0.
+
+    The gradients are computed all the same: processes that exchange them have to agree on whose, from start to end.
+    """
+    depths = layer_depths(model)
+    lowest = max(depths.values()) - epoch
+    for name, parameter in model.named_parameters():
+        if depths[name] < lowest:
+            parameter.grad = None
 
 
 def build_scheduler(optimizer: torch.optim.Optimizer, training: Training, total_steps: int) -> LRScheduler:
-    """Warm-up from zero over `warmup_ratio` of `total_steps`, then linear or cosine decay to zero, or constant."""
+    """Warm-up from zero over `warmup_ratio` of `total_steps`, then the recipe's shape; each group from its own peak.
+
+    `linear` and `cosine` fall to zero, `inverse_sqrt` with the root of the steps (Vaswani et al. 2017), `constant` does
+    not. `one_cycle` (Smith & Topin 2018) rises from a 25th of the peak and falls to a 10,000th of that, with the same
+    momentum throughout, which Adam's betas want.
+    """
+    if training.lr_scheduler_type == "one_cycle":
+        return OneCycleLR(
+            optimizer,
+            max_lr=[group["lr"] for group in optimizer.param_groups],
+            total_steps=max(1, total_steps) + 1,  # it is asked once more, after the last step
+            pct_start=training.warmup_ratio,
+            cycle_momentum=False,
+        )
     name = "constant_with_warmup" if training.lr_scheduler_type == "constant" else training.lr_scheduler_type
     warmup_steps = round(training.warmup_ratio * total_steps)
     return get_scheduler(name, optimizer, num_warmup_steps=warmup_steps, num_training_steps=total_steps)

@@ -71,6 +71,29 @@ def test_a_crashed_run_goes_on_to_the_same_end(folder, monkeypatch, step):
     assert len(environment["resumed"]) == 1
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"optimizer": "sgd", "lr_scheduler_type": "one_cycle", "momentum": "0.8"},
+        {"optimizer": "adafactor", "gradual_unfreezing": "true"},
+        {"layerwise_lr_decay": "0.7", "lr_scheduler_type": "inverse_sqrt"},
+    ],
+)
+def test_every_optimizer_and_schedule_goes_on_too(folder, monkeypatch, options):
+    command = [
+        "train",
+        "mine.yaml",
+        *(word for name, value in options.items() for word in (f"--training.{name}", value)),
+    ]
+    assert main([*command, "--name", "undisturbed"]) == 0
+    with monkeypatch.context() as patch:
+        crash_at(patch, 14)
+        with pytest.raises(Crash):
+            main(command)
+    assert main([*command, "--resume"]) == 0
+    assert outcome(folder / "runs" / "mine") == outcome(folder / "runs" / "undisturbed")
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_saves_and_leaves_with_a_hint(folder, capsys, monkeypatch, number, code):
     assert main(["train", "mine.yaml", "--name", "undisturbed"]) == 0
