@@ -33,7 +33,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # Texts behind a flag: argparse takes them all before it, or none.
             options.texts += [word for word in rest if not word.startswith("-")]
             rest = [word for word in rest if word.startswith("-")]
-        if rest and options.command not in ("train", "pretrain", "tokenizer", "curve", "doctor", "generate"):
+        if rest and options.command not in (
+            "train",
+            "pretrain",
+            "tokenizer",
+            "curve",
+            "doctor",
+            "generate",
+            "lr-range",
+        ):
             raise UserError(f"unknown argument {rest[0]}; `finetune {options.command} --help` lists what there is")
         return int(options.run(options, rest) or 0)
     except UserError as error:
@@ -62,6 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         }.get(options.command, "")
         print(f"finetune: no space left on the disk: {error}{go_on}", file=sys.stderr)
         return 2
+
+
+_TAKE_FIELDS = ("train", "pretrain", "tokenizer", "curve", "doctor", "generate", "lr-range")
+"""Commands that take fields of a recipe, or of a generation, as flags."""
 
 
 def entry_point() -> None:
@@ -190,6 +202,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--output", required=True, metavar="DIR", help="where the runs and the table go")
     command.set_defaults(run=_curve)
+
+    command = add_command(
+        "lr-range",
+        help="at which learning rates a recipe learns: a range test with its plot",
+        usage="finetune lr-range RECIPE --output DIR [--lowest X --highest X --steps N] [--FIELD VALUE ...]",
+    )
+    command.add_argument("recipe", metavar="RECIPE", help="a recipe file or a shipped recipe's name")
+    command.add_argument("--output", required=True, metavar="DIR", help="where the plot and the figures go")
+    command.add_argument("--lowest", type=float, default=1e-7, help="the learning rate of the first step")
+    command.add_argument("--highest", type=float, default=1.0, help="the learning rate of the last step")
+    command.add_argument("--steps", type=int, default=100, help="optimizer steps")
+    command.set_defaults(run=_lr_range)
 
     command = add_command("card", help="write a run's model card: README.md and plots, from its own files")
     command.add_argument("runs", nargs="+", metavar="RUN", help="run directories")
@@ -463,6 +487,18 @@ def _curve(options: argparse.Namespace, rest: Sequence[str]) -> None:
     typed = ["finetune", *sys.argv[1:]]
     page = curve(recipes, sizes, seeds, Path(options.output), typed, tuned_up_to=tuned_up_to)
     print(page.read_text(encoding="utf-8"))
+
+
+def _lr_range(options: argparse.Namespace, rest: Sequence[str]) -> None:
+    recipe = load_recipe(options.recipe, parse_overrides(rest))
+    _quiet_libraries()
+    from finetune.reporting.lr_range import check_output, write_range
+    from finetune.training.lr_range import learning_rate_range
+
+    output = Path(options.output)
+    check_output(output)
+    found = learning_rate_range(recipe, options.lowest, options.highest, options.steps)
+    print(write_range(found, output).read_text(encoding="utf-8"))
 
 
 def _card(options: argparse.Namespace, _: Sequence[str]) -> None:

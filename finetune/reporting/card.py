@@ -5,7 +5,6 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +17,7 @@ from finetune.reporting import plots
 from finetune.reporting.compare import read_any_comparison
 from finetune.reporting.comparison import Curve, Metric, describe_model, read_curve, summarize_data
 from finetune.reporting.findings import describe_findings
-from finetune.reporting.page import template_environment
+from finetune.reporting.page import style_sheet, template_environment
 from finetune.reporting.tables import (
     NOTHING,
     Cell,
@@ -498,7 +497,7 @@ def _yaml(tree: Mapping[str, Any]) -> str:
 def _draw(run: RunDirectory) -> dict[str, str]:
     """The plots of a run's training by file name; none where nothing was trained step by step."""
     logged = [_Logged(run.name, read_curve(run))]
-    style = (resources.files("finetune.reporting") / "templates" / "comparison.css").read_text(encoding="utf-8")
+    style = style_sheet()
     drawn = {"loss.svg": plots.loss_plot(logged)}
     if len(logged[0].curve.validation) > 1:  # one point is no curve
         drawn["validation.svg"] = plots.accuracy_plot(logged) or plots.bits_plot(logged)

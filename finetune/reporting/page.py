@@ -4,6 +4,7 @@ import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
@@ -76,6 +77,11 @@ def page_template(name: str) -> Template:
     environment = template_environment(autoescape=True)
     environment.filters |= {"percent": percent, "listed": listed}
     return environment.get_template(name)
+
+
+def style_sheet() -> str:
+    """The style that all pages share; plots take their colours from it."""
+    return (resources.files("finetune.reporting") / "templates" / "comparison.css").read_text(encoding="utf-8")
 
 
 def render_page(comparison: Comparison, findings: Findings) -> str:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from finetune.training.lr_range import LearningRateRange
+
 WIDTH = 480
 """Units of the view box; on a phone 480 of them share some 360 pixels, so text stays readable."""
 TEXT_SIZE = 13
@@ -185,6 +187,36 @@ def _validation_plot(runs: Sequence[Logged], metric: str, title: str, scale: flo
                   marker="o", markersize=6.5, markeredgecolor=_SURFACE, markeredgewidth=1.2)  # fmt: skip
     label = f"{title.removesuffix(', %')} over {axis.lower()}s"
     return _svg(figure, "validation", label, _ends(runs, metric), {})
+
+
+def range_plot(found: "LearningRateRange") -> str:
+    """Loss over the learning rate, on a logarithmic axis: each step's (faint), smoothed, and what was found."""
+    from matplotlib.ticker import LogLocator
+
+    height = 310
+    figure = _figure(height)
+    axes = figure.add_axes((54 / WIDTH, 46 / height, (WIDTH - 66) / WIDTH, (height - 58) / height))
+    _style(axes)
+    axes.set_axisbelow(True)
+    axes.grid(axis="y", color=_RULE, linewidth=1)
+    axes.set_xscale("log")
+    axes.set_xlabel("Learning rate")
+    axes.set_ylabel("Training loss")
+    axes.xaxis.set_major_locator(LogLocator(numticks=9))
+    axes.xaxis.set_minor_locator(LogLocator(numticks=1))
+    rates = [point.learning_rate for point in found.points]
+    smoothed = [point.smoothed for point in found.points]
+    axes.plot(rates, [point.loss for point in found.points], color=_SERIES[0], linewidth=1, alpha=0.28)
+    axes.plot(rates, smoothed, color=_SERIES[0], linewidth=2)
+    low, high = min(smoothed), smoothed[0]
+    axes.set_ylim(low - 0.15 * (high - low) - 0.02, high + 0.6 * (high - low) + 0.05)
+    names = {"steepest": found.steepest, "lowest": found.lowest}
+    for name, rate in names.items():
+        if rate is not None:
+            axes.axvline(rate, color=_MUTED, linewidth=1, linestyle="--")
+            axes.text(rate, 1.0, f" {name}", transform=axes.get_xaxis_transform(), va="top", color=_INK)
+    said = "; ".join(f"{name} at {rate:.1e}" for name, rate in names.items() if rate is not None)
+    return _svg(figure, "range", "Training loss over the learning rate", said, {})
 
 
 def smooth(values: Sequence[float]) -> list[float]:

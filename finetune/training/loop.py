@@ -104,7 +104,7 @@ def fit(job: Job, state: LoopState) -> LoopState:
             if done == 0:
                 state.carried = None  # a text is read from its beginning
             for step in job.batches.steps(epoch, first_step=done):
-                signal_number = _train_step(job, state, step, signals.received)
+                signal_number = train_step(job, state, step, signals.received)
                 bar.advance(1, _progress(state, step))
                 is_last = state.step == job.total_steps
                 if state.step % eval_steps == 0 or is_last:
@@ -129,7 +129,7 @@ def _progress(state: LoopState, step: Step) -> str:
     return f"loss {step.mean_loss:.3f} {speed}"
 
 
-def _train_step(job: Job, state: LoopState, step: Step, signal_number: int) -> int:
+def train_step(job: Job, state: LoopState, step: Step, signal_number: int) -> int:
     """One optimizer step and its log record; returns the signal that any process received, or 0.
 
     The summed loss is divided once by the targets of the whole step, over all micro batches and processes, so that the
