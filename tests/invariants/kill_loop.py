@@ -173,16 +173,7 @@ def kill_and_resume(variant: Variant, directory: Path, kills: int, seed: int = 0
     """Train once undisturbed and once under `kills` kills; returns both outcomes and where the kills fell."""
     chance = random.Random(seed)
     recipe = write_recipe(directory, variant)
-    undisturbed = directory / "undisturbed"
-    if variant.processes == 1:
-        # Not in a process of its own: starting one takes longer than the training.
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            assert finetune.cli.main(command(variant, recipe, undisturbed)[3:]) == 0
-    else:
-        process = start(command(variant, recipe, undisturbed))
-        errors = process.communicate(timeout=600)[1]
-        assert process.returncode == 0, errors
-    expected = outcome(undisturbed / "run")
+    expected = undisturbed_outcome(variant, recipe, directory / "undisturbed")
     assert expected["world_size"] == variant.processes
     last_step = max(record["step"] for record in expected["log"])
 
@@ -200,6 +191,19 @@ def kill_and_resume(variant: Variant, directory: Path, kills: int, seed: int = 0
     errors = process.communicate(timeout=600)[1]
     assert process.returncode == 0, errors
     return {"expected": expected, "found": outcome(disturbed / "run"), "kills": fell}
+
+
+def undisturbed_outcome(variant: Variant, recipe: Path, output: Path) -> dict[str, Any]:
+    """What a run comes to that nothing happens to."""
+    if variant.processes == 1:
+        # Not in a process of its own: starting one takes longer than the training.
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            assert finetune.cli.main(command(variant, recipe, output)[3:]) == 0
+    else:
+        process = start(command(variant, recipe, output))
+        errors = process.communicate(timeout=600)[1]
+        assert process.returncode == 0, errors
+    return outcome(output / "run")
 
 
 def _logged_step(log: Path) -> int:
