@@ -274,6 +274,7 @@ def _unclosed_quote(path: Path, encoding: str, delimiter: str) -> int | None:
 def _read_jsonl(path: Path, options: FileOptions, columns: Sequence[str]) -> datasets.Dataset:
     encoding = options.encoding
     kinds: dict[str, tuple[str, int]] = {}
+    number = 0
     try:
         for number, value in _json_values(path, "utf-8-sig" if _is_utf8(encoding) else encoding):
             if not isinstance(value, dict):
@@ -284,8 +285,10 @@ def _read_jsonl(path: Path, options: FileOptions, columns: Sequence[str]) -> dat
         raise UserError(f"data.encoding: no encoding named {encoding!r}") from None
     except UnicodeError:
         raise _wrong_encoding(path, encoding) from None
-    if not kinds:
+    if columns and not kinds:
         raise UserError(f"{path}: no row has {' and '.join(map(repr, columns))}")
+    if not number:
+        raise UserError(f"{path}: no row in it")
     return _build("json", path, encoding=encoding, cache_dir=_cache(options))
 
 

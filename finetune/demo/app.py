@@ -35,6 +35,8 @@ _WAITING = 64
 _CSS = """
 .switch { justify-content: flex-end; }
 .switch button { flex: 0 0 auto; }
+button[role="tab"].selected { color: var(--primary-700) !important; }
+.dark button[role="tab"].selected { color: var(--primary-300) !important; }
 footer :is(a, button, .divider) { color: var(--body-text-color) !important; }
 iframe.report { width: 100%; height: 85vh; border: 1px solid rgba(128, 128, 128, .35); border-radius: 8px; }
 """
@@ -146,11 +148,10 @@ def launch(
             share=share,
             theme=_theme(),
             css=_CSS + markup.CSS,
-            head=_HEAD,
             i18n=WORDS,
             footer_links=["api", "settings"],
             max_file_size=UPLOAD_BYTES,
-            app_kwargs={"middleware": [Middleware(Fence, files=directory)]},
+            app_kwargs={"middleware": [Middleware(Fence, files=directory, head=_HEAD)]},
             # Each of these is on, or open, or up to an environment variable, unless it is said here.
             run_history=False,
             enable_monitoring=False,
@@ -176,6 +177,7 @@ def _theme() -> gr.themes.Base:
         primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
     )
     return theme.set(
+        body_text_color_subdued="*neutral_600",
         button_primary_background_fill="*primary_700",
         button_primary_background_fill_hover="*primary_800",
         button_primary_background_fill_dark="*primary_700",

@@ -91,7 +91,9 @@ def label_file(
                 yield min(start + _CHUNK, len(texts)), len(texts)
             said = np.concatenate(outputs)
             table = _with_predictions(rows.data.table.combine_chunks(), classifier, said)
-            file = output / f"{path.stem}-labelled{'.xlsx' if path.suffix.lower() == '.xlsx' else '.csv'}"
+            # In a directory of its own: other visitors send files of the same name.
+            kind = ".xlsx" if path.suffix.lower() == ".xlsx" else ".csv"
+            file = Path(tempfile.mkdtemp(dir=output)) / f"{path.stem}-labelled{kind}"
             _write(table, file)
         empty = sum(not text.strip() for text in texts)
         yield Labelled(

@@ -67,12 +67,14 @@ class Page(gr.Blocks):
 class Fence:
     """Answers "not found" to routes that the page does not use, and "too large" to bodies that it never sends.
 
-    Of files it lets through only what lies in `files`, the page's own directory for them.
+    Of files it lets through only what lies in `files`, the page's own directory for them. `head` goes before anything
+    else that the page brings: gradio's own way adds it when the language has been chosen already.
     """
 
-    def __init__(self, app: ASGIApp, files: Path) -> None:
+    def __init__(self, app: ASGIApp, files: Path, head: str) -> None:
         self.app = app
         self.files = files
+        self.head = head.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -91,7 +93,7 @@ class Fence:
                 scope, receive, send
             )
         else:
-            await self.app(scope, _at_most(receive, most), send)
+            await self.app(scope, _at_most(receive, most), _with_head(send, self.head) if path == "/" else send)
 
     def _is_own(self, path: str) -> bool:
         return Path(os.path.realpath(path)).is_relative_to(self.files)
@@ -108,6 +110,29 @@ def _at_most(receive: Receive, most: int) -> Receive:
         return {"type": "http.disconnect"} if taken > most else message
 
     return limited
+
+
+def _with_head(send: Send, head: bytes) -> Send:
+    """What is sent, with `head` first in the head of a page that comes in one piece."""
+    started: Message | None = None
+
+    async def sending(message: Message) -> None:
+        nonlocal started
+        if message["type"] == "http.response.start":
+            started = message
+            return
+        if started is not None:
+            body = message.get("body", b"")
+            if not message.get("more_body", False):
+                body = body.replace(b"<head>", b"<head>" + head, 1)
+                headers = [(name, value) for name, value in started["headers"] if name != b"content-length"]
+                started = {**started, "headers": [*headers, (b"content-length", str(len(body)).encode())]}
+                message = {**message, "body": body}
+            await send(started)
+            started = None
+        await send(message)
+
+    return sending
 
 
 def _bytes_in(directory: Path) -> int:

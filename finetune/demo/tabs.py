@@ -1,5 +1,6 @@
 """The tabs of the page. Each asks for what it shows by `on_demand`, in the language that the page is shown in."""
 
+import html
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,11 +10,21 @@ from typing import Any
 import gradio as gr
 import pandas as pd
 
-from finetune.demo.answers import BUTTON_NOISES, NEW_TOKENS, TEMPERATURE, TOP_P, Answers, Change, RefusedError, Row
+from finetune.demo.answers import (
+    BUTTON_NOISES,
+    NEW_TOKENS,
+    TEMPERATURE,
+    TOP_P,
+    Answers,
+    Change,
+    RefusedError,
+    Row,
+    checked_history,
+)
 from finetune.demo.batch import KINDS, Labelled, columns_of, label_file
 from finetune.demo.flags import Flags
 from finetune.demo.markup import Cell, evidence_html, table_html
-from finetune.demo.models import Prediction, Predictor, Writer
+from finetune.demo.models import Prediction, Writer
 from finetune.demo.reports import Reports, framed
 from finetune.demo.words import EXAMPLES, PAGE, SENTENCES, Sentences, preferred_language
 from finetune.errors import UserError
@@ -186,10 +197,12 @@ def chat_tab(writers: Mapping[str, Writer], answers: Answers) -> None:
     ) -> Iterator[tuple[str, list[dict[str, str]]]]:
         with sentences(request, language) as words:
             number = _number(seed)
-            pieces = answers.chat(message, history, model, temperature, top_p, max_new_tokens, number, words)
-            before = [*(history if isinstance(history, list) else []), {"role": "user", "content": str(message)}]
+            # The component takes what it is given for HTML, pictures of other hosts and all, and sends it back so.
+            before = [turn | {"content": html.unescape(turn["content"])} for turn in checked_history(history, words)]
+            pieces = answers.chat(message, before, model, temperature, top_p, max_new_tokens, number, words)
             for so_far in pieces:
-                yield "", [*before, {"role": "assistant", "content": so_far}]
+                turns = [*before, {"role": "user", "content": str(message)}, {"role": "assistant", "content": so_far}]
+                yield "", [turn | {"content": html.escape(turn["content"], quote=False)} for turn in turns]
 
     inputs = [model, message, chat, *settings]
     writing = on_demand([send.click, message.submit], show_answer, inputs, [message, chat], "write", limit=1)
@@ -229,43 +242,37 @@ def batch_tab(answers: Answers, page: gr.Blocks, directory: Path) -> None:
         language: object,
         request: gr.Request,
         progress: gr.Progress = gr.Progress(),  # noqa: B008  # gradio finds it by this default
-    ) -> tuple[Any, ...]:
+    ) -> Iterator[tuple[Any, ...]]:
         with sentences(request, language) as words:
             sent = _sent_file(file, page, words)
             predictor = answers.predictor(model, words)
-            said = _labelled(predictor, sent, column, directory, words, progress)
-            page.temp_file_sets[0].add(str(said.file))  # to be deleted with what was sent
-            frame = pd.DataFrame(said.counts, columns=["prediction", "rows"])
-            plot = gr.BarPlot(
-                frame,
-                x="prediction",
-                y="rows",
-                x_title=words.label_axis,
-                y_title=words.rows_axis,
-                y_lim=[0, max(count for _, count in said.counts)],
-                sort=[label for label, _ in said.counts],
-                visible=True,
-            )
-            return (
-                said.note,
-                plot,
-                gr.update(value=str(said.file), visible=True),
-                gr.update(value=table_html(said.head, _cells(said.rows)), visible=True),
-            )
+            for said in label_file(predictor, sent, column, directory, words):
+                if not isinstance(said, Labelled):
+                    progress(said)
+                    yield tuple(gr.skip() for _ in (note, *shown))  # it can be stopped here
+                    continue
+                page.temp_file_sets[0].add(str(said.file))  # to be deleted with what was sent
+                frame = pd.DataFrame(said.counts, columns=["prediction", "rows"])
+                plot = gr.BarPlot(
+                    frame,
+                    x="prediction",
+                    y="rows",
+                    x_title=words.label_axis,
+                    y_title=words.rows_axis,
+                    y_lim=[0, max(count for _, count in said.counts)],
+                    sort=[label for label, _ in said.counts],
+                    visible=True,
+                )
+                yield (
+                    said.note,
+                    plot,
+                    gr.update(value=str(said.file), visible=True),
+                    gr.update(value=table_html(said.head, _cells(said.rows)), visible=True),
+                )
 
     on_demand([file.change], show_columns, [file], [column, note, *shown], "batch", limit=1)
     labelling = on_demand([button.click], show_labelled, [file, column, model], [note, *shown], "batch", limit=1)
     stop.click(None, cancels=[labelling], api_visibility="private")
-
-
-def _labelled(
-    predictor: Predictor, sent: Path, column: object, directory: Path, words: Sentences, progress: gr.Progress
-) -> Labelled:
-    for step in label_file(predictor, sent, column, directory, words):
-        if isinstance(step, Labelled):
-            return step
-        progress(step)
-    raise AssertionError("a file that is labelled ends in what came out")
 
 
 def report_tab(reports: Reports, tab: gr.Tab) -> None:
