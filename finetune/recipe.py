@@ -347,6 +347,27 @@ Model = Annotated[
 ]
 
 
+class Loss(BaseModel):
+    """What training minimises, for classify; scores and validation do not change with it."""
+
+    model_config = TYPED
+
+    kind: Literal["cross_entropy", "focal", "binary_cross_entropy", "mse"] = "cross_entropy"
+    """`focal` counts sure rows less, `binary_cross_entropy` asks each label by itself, `mse` is of probabilities."""
+    label_smoothing: Fraction = 0.0
+    """The share of certainty that is taken from the right label and given to all alike."""
+    focal_gamma: float = Field(default=2.0, ge=0)
+    """How much less sure rows count, for focal; 0 is cross-entropy."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """`balanced` lets each label count the same in all, however many rows it has."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.focal_gamma != 2.0 and self.kind != "focal":
+            raise ValueError(f"focal_gamma is for focal; kind is {self.kind}")
+        return self
+
+
 class Training(BaseModel):
     """The optimisation: how long, how fast, and what is kept."""
 
@@ -483,6 +504,8 @@ class Recipe(BaseModel):
     """What `masked_lm` hides."""
     model: Model
     """The model and its sizes."""
+    loss: Loss = Loss()
+    """What is minimised."""
     training: Training = Training()
     """The optimisation."""
     evaluation: Evaluation = Evaluation()
@@ -497,6 +520,8 @@ class Recipe(BaseModel):
             raise ValueError(
                 f"training.metric_for_best_model {metric} is none of task {self.task}'s: {', '.join(allowed)}"
             )
+        if self.loss != Loss() and (self.task != "classify" or self.model.family in ("majority", "tfidf")):
+            raise ValueError(f"loss is for neural models that classify; task {self.task}, family {self.model.family}")
         if self.training.momentum != 0.9 and self.training.optimizer != "sgd":
             raise ValueError(f"training.momentum is for sgd; training.optimizer is {self.training.optimizer}")
         by_layer = self.training.layerwise_lr_decay < 1 or self.training.gradual_unfreezing

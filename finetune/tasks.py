@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from finetune.data.splits import id_array
+from finetune.losses import Criterion
 from finetune.models.recurrent_lm import State
 from finetune.text.causal import SIZES
 from finetune.text.masking import IGNORED_LABEL
@@ -110,9 +111,11 @@ def loss_sum(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
 
 
 def loss_and_state(
-    model: nn.Module, batch: Mapping[str, Tensor], state: State | None = None
+    model: nn.Module, batch: Mapping[str, Tensor], state: State | None = None, criterion: Criterion | None = None
 ) -> tuple[Tensor, State | None]:
     """The cross-entropy, or for ratings the squared error, summed over the targets: a scalar, in float32 at least.
+
+    Of labels that are classes, what `criterion` says instead, if there is one.
 
     A sum (over rows, or over tokens), so that dividing once by the targets of the whole step is exact however the step
     is cut into batches. A recurrent language model goes on from `state`, and gives the one that it ends in.
@@ -120,10 +123,10 @@ def loss_and_state(
     logits, after = _logits(model, batch, state)
     if _takes_targets(model):
         return logits[:, 0].sum(), after
-    return _loss_of(logits, batch), after
+    return _loss_of(logits, batch, criterion), after
 
 
-def _loss_of(logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+def _loss_of(logits: Tensor, batch: Mapping[str, Tensor], criterion: Criterion | None) -> Tensor:
     if logits.dtype in (torch.bfloat16, torch.float16):
         logits = logits.float()
     if _has_token_targets(batch):
@@ -131,6 +134,8 @@ def _loss_of(logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
     if batch["labels"].is_floating_point():
         errors = logits.squeeze(-1) - batch["labels"].to(logits.dtype)
         return errors[~errors.isnan()].square().sum()
+    if criterion is not None:
+        return criterion(logits, batch["labels"])
     return nn.functional.cross_entropy(logits, batch["labels"], ignore_index=IGNORED_LABEL, reduction="sum")
 
 

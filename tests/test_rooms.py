@@ -14,6 +14,7 @@ ROOMS = [
     "text",
     "doctor",
     "models",
+    "losses",
     "tasks",
     "evaluation",
     "predict",

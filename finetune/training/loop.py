@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from finetune import tasks
 from finetune.errors import Interrupted, UserError
+from finetune.losses import Criterion
 from finetune.models.recurrent_lm import State
 from finetune.progress import ProgressBar, say
 from finetune.recipe import Training
@@ -78,6 +79,8 @@ class Job:
     accelerator: Accelerator
     log: TrainingLog
     checkpoints: Path
+    criterion: Criterion | None = None
+    """The loss of classes, where it is not plain cross-entropy."""
 
 
 def fit(job: Job, state: LoopState) -> LoopState:
@@ -185,7 +188,7 @@ def _accumulate(job: Job, state: LoopState, step: Step) -> tuple[float, State | 
                 end = begin + len(batch["labels"])
                 before = None if state.carried is None else tuple(part[:, begin:end] for part in state.carried)
                 with nullcontext() if is_last else accelerator.no_sync(job.model):
-                    loss, after = tasks.loss_and_state(job.model, batch, before)
+                    loss, after = tasks.loss_and_state(job.model, batch, before, job.criterion)
                     accelerator.backward(loss * (accelerator.num_processes / max(1, step.targets)))
                 total, begin = total + float(loss.detach()), end
                 if job.batches.carries_state:

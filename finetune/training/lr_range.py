@@ -19,7 +19,7 @@ from finetune.training import environment
 from finetune.training.log import TrainingLog
 from finetune.training.loop import Job, LoopState, train_step
 from finetune.training.optim import build_optimizer
-from finetune.training.train import _batches, _encode, _start
+from finetune.training.train import _batches, _criterion, _encode, _start
 
 _DIVERGED = 4.0
 """Times the lowest loss: beyond that nothing is learnt any more."""
@@ -78,7 +78,8 @@ def learning_rate_range(
     model, tokenizer = _start(recipe, splits)
     assert model is not None
     assert tokenizer is not None
-    batches = _batches(recipe, _encode("train", recipe, splits, tokenizer), tokenizer, accelerator)
+    encoded = _encode("train", recipe, splits, tokenizer)
+    batches = _batches(recipe, encoded, tokenizer, accelerator)
     optimizer = build_optimizer(model, recipe.training)
     growth = (highest / lowest) ** (1 / (steps - 1))
     scheduler = LambdaLR(optimizer, lambda step: lowest / highest * growth**step)
@@ -97,6 +98,7 @@ def learning_rate_range(
             accelerator,
             log,
             Path(directory),
+            _criterion(recipe, encoded),
         )
         points = _climb(job)
     found = min(points, key=lambda point: point.smoothed)

@@ -26,6 +26,7 @@ from finetune.evaluation import (
     predictions_of,
     record_scores,
 )
+from finetune.losses import Criterion, build_criterion
 from finetune.models import Floor, build_model, match_inputs, merge_adapter, start_at, start_from_counts
 from finetune.probe import record_probe
 from finetune.progress import ProgressBar, say
@@ -318,7 +319,10 @@ def _fit(
 
     log = TrainingLog(run, accelerator)
     checkpoints = run.checkpoints_directory
-    job = Job(model, batches, prepared, scheduler, training, total_steps, validate, accelerator, log, checkpoints)
+    criterion = _criterion(recipe, encoded["train"])
+    job = Job(
+        model, batches, prepared, scheduler, training, total_steps, validate, accelerator, log, checkpoints, criterion
+    )
     # Every process draws dropout of its own; the initial weights are the same on all.
     torch.manual_seed(recipe.seed + 1 + accelerator.process_index)
     try:
@@ -332,6 +336,13 @@ def _fit(
     finally:
         log.close()
     return model, state
+
+
+def _criterion(recipe: Recipe, encoded: datasets.Dataset) -> Criterion | None:
+    """The recipe's loss, for labels as frequent as in the training rows."""
+    if recipe.task != "classify":
+        return None
+    return build_criterion(recipe.loss, np.bincount(label_array(encoded)).tolist())
 
 
 def _record(
