@@ -90,27 +90,21 @@ def visits(browser, address):
 
 @pytest.fixture
 def enter(browser, address, visits):
-    """Lets somebody of a look visit the page, anew or where they left off; none of them may have seen any trouble."""
+    """Lets somebody of a look go on where they left off; none of them may have seen any trouble."""
     from browser.pages import Visit
 
-    used = []
+    entered = set()
 
-    def open_visit(look, *, anew=False):
-        visit = None if anew else visits.get(look)
-        if visit is None:
-            visit = Visit(browser, address, look)
-            if not anew:
-                visits[look] = visit
-        used.append((visit, anew))
-        return visit
+    def enter_as(look):
+        if look not in visits:
+            visits[look] = Visit(browser, address, look)
+        entered.add(look)
+        return visits[look]
 
-    yield open_visit
-    troubles = []
-    for visit, anew in used:
-        troubles += [f"{visit.look}: {trouble}" for trouble in visit.troubles]
-        visit.troubles.clear()
-        if anew:
-            visit.close()
+    yield enter_as
+    troubles = [f"{look}: {trouble}" for look in entered for trouble in visits[look].troubles]
+    for look in entered:
+        visits[look].troubles.clear()
     assert not troubles
 
 

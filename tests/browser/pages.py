@@ -3,6 +3,8 @@
 import os
 import re
 import shutil
+import subprocess
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +36,9 @@ TABS = ("sentiment", "compare", "generate", "chat", "batch", "report")
 BUSY = "[data-testid=status-tracker]:not(.hide):not(:has(.error))"
 """What turns while the page waits; after a refusal it says "error" instead."""
 
+GRADIOS_OWN = ["Cannot read properties of null (reading 'offsetWidth')"]
+"""Of a bar plot that is put away while it is being drawn: nobody sees that."""
+
 
 @dataclass(frozen=True)
 class Look:
@@ -51,7 +56,12 @@ def chromium() -> str | None:
     """Where Chromium or Chrome is; FINETUNE_CHROMIUM, if set, says where."""
     named = os.environ.get("FINETUNE_CHROMIUM")
     names = [named] if named else ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
-    return next(filter(None, map(shutil.which, names)), None)
+    return next(filter(_runs, filter(None, map(shutil.which, names))), None)
+
+
+def _runs(path: str) -> bool:
+    """Ubuntu has a program of that name that only says how to install it."""
+    return subprocess.run([path, "--version"], capture_output=True, check=False, timeout=60).returncode == 0
 
 
 def told_by_axe(page: Page) -> list[str]:
@@ -65,7 +75,10 @@ def told_by_axe(page: Page) -> list[str]:
 
 
 class Visit:
-    """A browser with the page open. `troubles` are what nobody should see: errors, failed requests, other hosts."""
+    """A browser with the page open. `troubles` are what nobody should see: errors, failed requests, other hosts.
+
+    `first_paint` and `opened_in`, until the first tab can be used, are seconds.
+    """
 
     def __init__(self, browser: Browser, address: str, look: Look) -> None:
         self.look = look
@@ -78,8 +91,12 @@ class Visit:
         self._watch()
         self.page: Page = self.context.new_page()
         self.speak(look.language)
+        began = time.perf_counter()
         self.page.goto(address)
         self.wait_until_open()
+        self.opened_in = time.perf_counter() - began
+        paint = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
+        self.first_paint = self.page.evaluate(paint) / 1000
 
     def speak(self, language: Literal["ko", "en"]) -> None:
         """Whose words are looked for from now on."""
@@ -108,7 +125,7 @@ class Visit:
 
         on = self.context.on
         on("console", lambda message: note("console", message.text) if message.type == "error" else None)
-        on("weberror", lambda error: note("script", error.error))
+        on("weberror", lambda error: note("script", error.error) if error.error.message not in GRADIOS_OWN else None)
         on("dialog", lambda dialog: (note("dialog", dialog.message), dialog.dismiss()))
         on("request", check_host)
         on("requestfailed", check_failure)

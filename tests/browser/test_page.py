@@ -1,6 +1,7 @@
 """What a person may do to the page that nobody planned: odd texts, keys alone, another language, a slow machine."""
 
 import json
+import re
 import time
 
 import pytest
@@ -15,8 +16,8 @@ from finetune.demo.answers import TEXT_LIMIT
 from finetune.demo.words import PAGE
 from finetune.generate import Generator
 
-KOREAN, ENGLISH = Look("ko", "desktop", "light"), Look("en", "phone", "dark")
-OTHERS = [Look("en", "desktop", "dark"), Look("ko", "phone", "light")]
+# Not those of the other tests: so all pairs of a language and a device are seen, and each page is opened once.
+KOREAN, ENGLISH = Look("ko", "phone", "light"), Look("en", "desktop", "dark")
 TEXT = "어제 봤는데 정말 재미있다"
 BOXES = {
     "sentiment": ("text", "predict"),
@@ -29,11 +30,8 @@ SCRIPT = (
     '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script><b>굵게</b> '
     "[x](javascript:window.hacked=1) **x** $x^2$"
 )
-ODD = {
-    "emoji": "👩‍👩‍👧‍👦🏳️‍🌈 정말 👍🏽 재미있다 🎬",
-    "right to left": "فيلم جميل جدا (정말) סרט נהדר 123",
-    "script": SCRIPT,
-}
+ODD = f"فيلم جميل جدا (정말) סרט נהדר 123 👩‍👩‍👧‍👦🏳️‍🌈 👍🏽 재미있다 {SCRIPT}"
+"""From right to left, in emoji, and HTML that does something."""
 
 every_box = pytest.mark.parametrize("tab", BOXES)
 
@@ -44,16 +42,15 @@ def nothing_ran(visit):
     return True
 
 
-@pytest.mark.parametrize("visit", [KOREAN, ENGLISH], indirect=True, ids=str)
 @every_box
-def test_a_text_that_is_none_is_refused_in_one_sentence(visit, tab):
+def test_no_text_and_too_much_are_refused_in_one_sentence(enter, tab):
+    visit = enter(KOREAN if tab in ("sentiment", "generate") else ENGLISH)
     box, button = BOXES[tab]
     visit.open_tab(tab)
     if tab != "generate":  # a text may begin with nothing
-        for empty in ("", " \n "):
-            visit.box(box).fill(empty)
-            visit.ask(button)
-            assert visit.refusal() == visit.sentences.empty
+        visit.box(box).fill(" ")
+        visit.ask(button)
+        assert visit.refusal() == visit.sentences.empty
     visit.box(box).fill("긴글" * 50_000)  # with spaces between, Chromium alone takes half a minute to lay it out
     visit.ask(button)
     assert visit.refusal() == visit.sentences.too_long.format(count=100_000, limit=TEXT_LIMIT)
@@ -62,32 +59,30 @@ def test_a_text_that_is_none_is_refused_in_one_sentence(visit, tab):
     assert visit.toasts.count() == 0
 
 
-@pytest.mark.parametrize("odd", ODD)
 @every_box
-def test_odd_texts_are_shown_as_they_are(enter, tab, odd):
-    visit = enter(KOREAN if odd == "emoji" else ENGLISH)
-    text = ODD[odd]
+def test_odd_texts_are_shown_as_they_are(enter, tab):
+    visit = enter(KOREAN if tab in ("compare", "chat") else ENGLISH)
     box, button = BOXES[tab]
     visit.open_tab(tab)
     if tab == "chat" and visit.panel.get_by_test_id("bot").count():
         visit.press("clear")
-    visit.box(box).fill(text)
+    visit.box(box).fill(ODD)
     visit.ask(button)
     if tab == "sentiment":
         shown = visit.evidence.locator(".text")
-        assert shown.text_content() == text
-        assert shown.evaluate("e => e.matches(':dir(rtl)')") == (odd == "right to left")
-        assert "".join(visit.evidence.locator("tbody td:first-child").all_text_contents())
+        assert shown.text_content() == ODD
+        assert shown.evaluate("e => e.matches(':dir(rtl)')")
+        assert visit.evidence.locator("tbody td:first-child").count()
     elif tab == "compare":
         assert len(visit.rows()) == 3
         visit.ask("laughter")
-        assert visit.box(box).input_value() != text
+        assert visit.box(box).input_value() != ODD
         visit.press("undo")
-        expect(visit.box(box)).to_have_value(text)
+        expect(visit.box(box)).to_have_value(ODD)
     elif tab == "generate":
-        assert visit.box("written").input_value().startswith(text)
+        assert visit.box("written").input_value().startswith(ODD)
     else:
-        assert visit.panel.get_by_test_id("user").all_text_contents() == [text]
+        assert visit.panel.get_by_test_id("user").all_text_contents() == [ODD]
     assert visit.toasts.count() == 0
     assert nothing_ran(visit)
 
@@ -107,7 +102,7 @@ def test_what_a_model_writes_is_shown_as_it_is(enter, monkeypatch):
 def test_what_a_file_holds_and_is_called_is_shown_as_it_is(enter, tmp_path):
     file = tmp_path / "<img src=x onerror=window.hacked=1>.jsonl"
     head = "<img src=x onerror=window.hacked=1>"
-    rows = [{"text": SCRIPT, head: ODD["right to left"]}, {"text": TEXT, head: SCRIPT}]
+    rows = [{"text": SCRIPT, head: ODD}, {"text": TEXT, head: SCRIPT}]
     file.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
     visit = enter(KOREAN)
     visit.label_file(file)
@@ -121,8 +116,8 @@ def test_what_a_file_holds_and_is_called_is_shown_as_it_is(enter, tmp_path):
     assert nothing_ran(visit)
 
 
-@pytest.mark.parametrize("visit", OTHERS, indirect=True, ids=str)
-def test_every_tab_on_other_devices(visit, tmp_path):
+def test_every_tab_in_korean_on_a_phone(enter, tmp_path):
+    visit = enter(KOREAN)
     file = tmp_path / "reviews.txt"
     file.write_text("정말 재미있다\n너무 지루하다\n" + "긴 글 " * 200, encoding="utf-8")
     assert list(visit.tabs()) == ["sentiment", "compare", "generate", "chat", "batch", "report"]
@@ -132,29 +127,26 @@ def test_every_tab_on_other_devices(visit, tmp_path):
 
 
 def test_the_language_is_the_browsers_until_another_is_chosen(enter):
-    visit = enter(Look("en", "desktop", "light"), anew=True)
+    visit = enter(ENGLISH)
     page = visit.page
 
     def is_in(language):
         visit.speak(language)
         visit.wait_until_open()
-        for tab in visit.tabs():
-            visit.open_tab(tab)
-            visit.wait_until_idle()
-            visit.check(axe=False)
-        visit.open_tab("sentiment")
+        expect(page.get_by_role("heading", level=1)).to_have_text(PAGE[language]["heading"].split("\n")[0].strip("# "))
         visit.ask("predict")
         assert visit.refusal() == visit.sentences.empty
-        return page.evaluate("document.documentElement.lang").startswith(language)
+        visit.check(axe=False)
+        return page.evaluate("document.documentElement.lang") == language
 
+    with page.expect_navigation():
+        visit.press(page.get_by_role("button", name="한국어", exact=True))
+    assert is_in("ko")
+    page.reload()
+    assert is_in("ko")
+    with page.expect_navigation():
+        visit.press(page.get_by_role("button", name="English", exact=True))
     assert is_in("en")
-    for language in ("ko", "en"):
-        with page.expect_navigation():
-            visit.press(page.get_by_role("button", name={"ko": "한국어", "en": "English"}[language], exact=True))
-        assert is_in(language)
-        page.reload()
-        visit.wait_until_open()
-        expect(page.get_by_role("heading", level=1)).to_have_text(PAGE[language]["heading"].split("\n")[0].strip("# "))
 
 
 FOCUS = """element => {
@@ -175,8 +167,10 @@ FOCUS = """element => {
 
 
 def test_the_keyboard_is_enough(enter, flags):
-    visit = enter(KOREAN, anew=True)
+    visit = enter(ENGLISH)
     page = visit.page
+    page.reload()
+    visit.wait_until_open()
     page.add_style_tag(content="* { transition: none !important; animation: none !important; }")
     unseen = []
 
@@ -203,9 +197,11 @@ def test_the_keyboard_is_enough(enter, flags):
     expect(visit.button("predict")).to_be_visible()
     model = visit.panel.get_by_role("combobox")
     go_to(model)
-    page.keyboard.press("ArrowDown")
-    page.keyboard.press("ArrowDown")
-    page.keyboard.press("Enter")
+    for _ in range(3):
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("Enter")
+        if model.input_value() != "lstm":
+            break
     chosen = model.input_value()
     assert chosen != "lstm"
     go_to(visit.box("text"))
@@ -244,27 +240,25 @@ def test_hangul_has_a_font(enter):
 
 def test_the_page_is_there_and_answers_at_once(enter, tmp_path):
     """Generous bounds; the numbers are printed, and lie in the test's directory."""
-    enter(KOREAN).predict(TEXT)  # from here on the model is loaded
-    began = time.perf_counter()
-    visit = enter(KOREAN, anew=True)
-    page = visit.page
-    visit.button("predict").wait_for()
-    usable = time.perf_counter() - began
-    paint = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime") / 1000
-    visit.box("text").fill(TEXT)
+    visit = enter(KOREAN)
+    visit.open_tab("sentiment")
+    for model in ("lstm", "rater"):  # from here on both are loaded, and what is shown is a number
+        visit.choose("model", model)
+        visit.predict(TEXT)
+    visit.choose("model", "lstm")
     began = time.perf_counter()
     visit.press("predict")
-    visit.label.wait_for()
+    visit.label.filter(has_text=re.compile("positive|negative")).wait_for()
     label = time.perf_counter() - began
-    visit.evidence.wait_for()
+    visit.wait_until_idle()
     numbers = {
-        "first_contentful_paint_s": paint,
-        "first_tab_usable_s": usable,
+        "first_contentful_paint_s": visit.first_paint,
+        "first_tab_usable_s": visit.opened_in,
         "click_to_label_s": label,
         "click_to_evidence_s": time.perf_counter() - began,
     }
     said = json.dumps({name: round(seconds, 3) for name, seconds in numbers.items()})
     (tmp_path / "speed.json").write_text(said, encoding="utf-8")
     print(said)
-    assert paint < 5
+    assert visit.first_paint < 5
     assert label < 5
