@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 from finetune import __version__
 from finetune.errors import Interrupted, UserError, is_disk_full
@@ -22,6 +23,8 @@ from finetune.recipe import (
     shipped_recipes,
 )
 
+_Number = TypeVar("_Number", int, float)
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code: 0, or 2 for an error of the user's making."""
@@ -33,15 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # Texts behind a flag: argparse takes them all before it, or none.
             options.texts += [word for word in rest if not word.startswith("-")]
             rest = [word for word in rest if word.startswith("-")]
-        if rest and options.command not in (
-            "train",
-            "pretrain",
-            "tokenizer",
-            "curve",
-            "doctor",
-            "generate",
-            "lr-range",
-        ):
+        if rest and options.command not in _TAKE_FIELDS:
             raise UserError(f"unknown argument {rest[0]}; `finetune {options.command} --help` lists what there is")
         return int(options.run(options, rest) or 0)
     except UserError as error:
@@ -72,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
-_TAKE_FIELDS = ("train", "pretrain", "tokenizer", "curve", "doctor", "generate", "lr-range")
+_TAKE_FIELDS = ("train", "pretrain", "tokenizer", "curve", "doctor", "generate", "lr-range", "gradients")
 """Commands that take fields of a recipe, or of a generation, as flags."""
 
 
@@ -214,6 +209,28 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--highest", type=float, default=1.0, help="the learning rate of the last step")
     command.add_argument("--steps", type=int, default=100, help="optimizer steps")
     command.set_defaults(run=_lr_range)
+
+    command = add_command(
+        "gradients",
+        help="how far back in a text the gradient reaches: vanishing and exploding, by model",
+        usage="finetune gradients [RECIPE ...] --output DIR [--steps N,N] [--lengths N,N] [--rows N] [--layers N,N] "
+        "[--recurrent_gain X,X] [--FIELD VALUE ...]",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="Recipes are recurrent models and encoders that classify; without any, an RNN (with recurrent gains\n"
+        "0.5, 1 and 2 besides), an LSTM, a GRU and a transformer, from scratch on the embedded reviews.",
+    )
+    command.add_argument("--output", required=True, metavar="DIR", help="where the page, the table and the numbers go")
+    command.add_argument("--steps", default="0,50,200", metavar="N,N", help="optimizer steps after which to measure")
+    command.add_argument(
+        "--lengths", default="16,32,64", metavar="N,N", help="tokens that the measured rows are cut to"
+    )
+    command.add_argument("--rows", type=int, default=64, metavar="N", help="rows to measure, the longest there are")
+    command.add_argument("--layers", metavar="N,N", help="build each recipe with so many layers, such as 1,2,4")
+    command.add_argument(
+        "--recurrent_gain", metavar="X,X", help="plain RNNs also begin with an orthogonal recurrent matrix times each"
+    )
+    command.add_argument("--report_to", metavar="TRACKER", help="short for --training.report_to, such as tensorboard")
+    command.set_defaults(run=_gradients)
 
     command = add_command("card", help="write a run's model card: README.md and plots, from its own files")
     command.add_argument("runs", nargs="+", metavar="RUN", help="run directories")
@@ -450,18 +467,24 @@ def _generate(options: argparse.Namespace, rest: Sequence[str]) -> None:
 
 def _prompt_and_options(rest: Sequence[str]) -> tuple[str, list[tuple[str, str]]]:
     """The prompt, wherever it stands among the flags, and these as (name, value)."""
-    prompts, flags = [], []
-    words = iter(rest)
-    for word in words:
-        if word.startswith("--"):
-            flags += [word] if "=" in word else [word, *islice(words, 1)]
-        else:
-            prompts.append(word)
+    prompts, flags = _words_and_flags(rest)
     if len(prompts) > 1:
         raise UserError(
             f"one prompt is needed, not {len(prompts)}; put it in quotes, or several into a file: --input FILE"
         )
     return "".join(prompts), parse_overrides(flags)
+
+
+def _words_and_flags(rest: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What stands by itself, wherever that is among the flags, and these with their values."""
+    alone, flags = list[str](), list[str]()
+    words = iter(rest)
+    for word in words:
+        if word.startswith("--"):
+            flags += [word] if "=" in word else [word, *islice(words, 1)]
+        else:
+            alone.append(word)
+    return alone, flags
 
 
 def _compare(options: argparse.Namespace, _: Sequence[str]) -> None:
@@ -499,6 +522,34 @@ def _lr_range(options: argparse.Namespace, rest: Sequence[str]) -> None:
     check_output(output)
     found = learning_rate_range(recipe, options.lowest, options.highest, options.steps)
     print(write_range(found, output).read_text(encoding="utf-8"))
+
+
+def _gradients(options: argparse.Namespace, rest: Sequence[str]) -> None:
+    names, flags = _words_and_flags(rest)
+    overrides = parse_overrides(flags)
+    if options.report_to is not None:
+        overrides.append(("training.report_to", options.report_to))
+    recipes = [load_recipe(name, overrides) for name in names]
+    steps, lengths, layers = (
+        _numbers(options, name, int, such_as)
+        for name, such_as in (("steps", "0,50,200"), ("lengths", "16,32,64"), ("layers", "1,2,4"))
+    )
+    gains = _numbers(options, "recurrent_gain", float, "0.5,1,2")
+    _quiet_libraries()
+    from finetune.gradients import LINEUP_GAINS, Plan, gradients, lineup
+
+    if not names and options.recurrent_gain is None:
+        gains = LINEUP_GAINS
+    plan = Plan(steps, lengths, options.rows, layers, gains)
+    page = gradients(recipes or lineup(overrides), Path(options.output), plan, ["finetune", *sys.argv[1:]])
+    print(page.read_text(encoding="utf-8"))
+
+
+def _numbers(options: argparse.Namespace, name: str, kind: type[_Number], such_as: str) -> tuple[_Number, ...]:
+    """The numbers of a flag, in their order and each once; none where it is not given."""
+    given = getattr(options, name)
+    with _explained(f"--{name} {given}: numbers are needed, such as {such_as}"):
+        return () if given is None else tuple(dict.fromkeys(kind(number) for number in given.split(",")))
 
 
 def _card(options: argparse.Namespace, _: Sequence[str]) -> None:

@@ -29,6 +29,7 @@ ROOMS = [
     "export",
     "quickstart",
     "curve",
+    "gradients",
     "demo",
     "cli",
     "__main__",
