@@ -196,7 +196,8 @@ def _shape(model: TracedModel, profile: Profile) -> str:
     theory = ""
     if model.linear_factor is not None:
         less = ": tanh lets less through where it saturates" if factor < 0.95 * model.linear_factor else ""
-        theory = f"; in a linear network it would be {model.linear_factor:g} times as large{less}"
+        times = "just as large" if model.linear_factor == 1 else f"{model.linear_factor:g} times as large"
+        theory = f"; in a linear network it would be {times}{less}"
     if profile.is_flat:
         change = f"{factor ** (profile.length - 1):.2f}"
         return f"{model.name}: about flat before training: the line's first end is {change} times its last{theory}."
