@@ -23,7 +23,8 @@ def build_criterion(loss: Loss, counts: Sequence[int]) -> Criterion | None:
         return None
     weights = None
     if loss.class_weights == "balanced":
-        weights = torch.tensor([sum(counts) / (len(counts) * max(1, count)) for count in counts])
+        present = sum(count > 0 for count in counts)
+        weights = torch.tensor([sum(counts) / (present * max(1, count)) for count in counts])
 
     def criterion(logits: Tensor, labels: Tensor) -> Tensor:
         known = labels != IGNORED_LABEL
@@ -43,7 +44,8 @@ def _row_losses(loss: Loss, logits: Tensor, targets: Tensor) -> Tensor:
             # Lin et al. 2017, equation 4: what is sure already counts less.
             losses = functional.cross_entropy(logits, targets, reduction="none", label_smoothing=loss.label_smoothing)
             surely = logits.softmax(dim=-1).gather(1, targets.unsqueeze(1)).squeeze(1)
-            return (1 - surely) ** loss.focal_gamma * losses
+            # At 0 a root has no derivative.
+            return (1 - surely).clamp(min=1e-6) ** loss.focal_gamma * losses
         case "binary_cross_entropy":
             wanted = _smoothed(targets, logits, loss.label_smoothing)
             return functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none").sum(dim=-1)

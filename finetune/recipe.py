@@ -400,7 +400,7 @@ class Training(BaseModel):
     gradual_unfreezing: bool = False
     """Train the head alone in the first epoch, and one more layer from the top in each that follows."""
     lr_scheduler_type: Literal["linear", "cosine", "constant", "one_cycle", "inverse_sqrt"] = "linear"
-    """The shape of the learning rate after warm-up; `one_cycle` rises and falls along cosines, to almost nothing."""
+    """The shape of the learning rate after warm-up; `one_cycle` rises from a 25th and falls along cosines instead."""
     warmup_ratio: Fraction = 0.1
     """The share of all steps over which the learning rate rises from zero."""
     max_grad_norm: float = Field(default=1.0, gt=0)

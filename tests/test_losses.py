@@ -56,6 +56,18 @@ def test_balanced_weights_are_scikit_learns_and_one_on_the_average():
     assert weights[labels].mean() == pytest.approx(1)
 
 
+def test_a_sure_row_has_a_gradient():
+    logits = torch.tensor([[50.0, 0.0, 0.0]], requires_grad=True)
+    loss("focal", logits, torch.tensor([0]), focal_gamma=0.5).backward()
+    assert logits.grad.isfinite().all()
+
+
+def test_a_label_without_rows_leaves_the_others_their_weights():
+    weighted = build_criterion(Loss(class_weights="balanced"), [6, 0, 2])
+    one = functional.cross_entropy(LOGITS[:1], LABELS[:1])
+    assert weighted(LOGITS[:1], LABELS[:1]).item() == pytest.approx(one.item() * 8 / 12)
+
+
 @pytest.mark.parametrize("kind", ["cross_entropy", "focal", "binary_cross_entropy", "mse"])
 def test_rows_without_a_label_count_nothing_and_gradients_are_those_of_the_rest(kind):
     more = torch.cat([LOGITS, torch.full((1, 3), 7.0)]).requires_grad_()

@@ -2,6 +2,7 @@
 
 import bz2
 import csv
+import glob
 import gzip
 import json
 import lzma
@@ -114,6 +115,8 @@ def _format_of(path: Path, file_format: str) -> str:
 # --- what a file is not -----------------------------------------------------------------------------------------------
 
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+PACKED = tuple(_COMPRESSED)
+"""How files begin that are unpacked while they are read."""
 
 
 def _refuse_by_first_bytes(path: Path, options: FileOptions) -> None:
@@ -407,7 +410,8 @@ def _cache(options: FileOptions) -> str | None:
 
 def _build(builder: str, path: Path, **options: Any) -> datasets.Dataset:
     try:
-        return datasets.load_dataset(builder, data_files=[str(path)], split="train", **options)
+        # A name is no pattern: "reviews[1].csv" is what browsers call a second download.
+        return datasets.load_dataset(builder, data_files=[glob.escape(str(path))], split="train", **options)
     except (datasets.exceptions.DatasetsError, pyarrow.ArrowException, OSError, ValueError) as error:
         cause = error.__cause__ or error
         raise UserError(f"{path}: {first_line(cause)}") from None

@@ -99,7 +99,11 @@ class Answers:
         Raises:
             RefusedError: a text that is not right.
         """
-        checked = checked_text(text, words)
+        rows, refusals = self._rows(checked_text(text, words), words)
+        return rows, " ".join([*_verdict(rows, words), *refusals])
+
+    def _rows(self, checked: str, words: Sentences) -> tuple[list[Row], list[str]]:
+        """What each model says, and why some say nothing."""
         rows: list[Row] = []
         refusals = []
         for one in self.predictors.values():
@@ -108,7 +112,7 @@ class Answers:
             except RefusedError as refusal:
                 rows.append(Row(one.name, None))
                 refusals.append(str(refusal))
-        return rows, " ".join([*_verdict(rows, words), *refusals])
+        return rows, refusals
 
     def explain(self, text: object, model: object, words: Sentences) -> tuple[str, Attribution]:
         """The model that was meant, and which tokens of a text speak for what it says of it.
@@ -122,7 +126,11 @@ class Answers:
         if not prediction.tokens:
             raise RefusedError(words.nothing_read)
         classifier = loaded(chosen.classifier, chosen.name, words)
-        if prediction.tokens * classifier.model.num_parameters(exclude_embeddings=True) > _EXPLAINED:
+        # ALBERT goes through one set of weights again and again.
+        times = (
+            classifier.model.config.num_hidden_layers if hasattr(classifier.model.config, "num_hidden_groups") else 1
+        )
+        if prediction.tokens * times * classifier.model.num_parameters(exclude_embeddings=True) > _EXPLAINED:
             raise RefusedError(words.too_slow)
         with told(words.failed, chosen.name):
             try:
@@ -153,12 +161,13 @@ class Answers:
         """
         checked = checked_text(text, words)
         disturbed = BUTTON_NOISES[noise](checked, Random(seed))[:TEXT_LIMIT]
-        before, _ = self.compare(checked, words)
+        before, refusals = self._rows(checked, words)
         if disturbed == checked:
-            return checked, [Change(row.model, row.prediction, row.prediction) for row in before], words.same_text
-        after, _ = self.compare(disturbed, words)
+            changes = [Change(row.model, row.prediction, row.prediction) for row in before]
+            return checked, changes, " ".join([words.same_text, *refusals])
+        after, refusals = self._rows(disturbed, words)
         changes = [Change(a.model, a.prediction, b.prediction) for a, b in zip(before, after, strict=True)]
-        return disturbed, changes, _changes(changes, words)
+        return disturbed, changes, " ".join([_changes(changes, words), *refusals])
 
     def chat(
         self,
@@ -375,8 +384,21 @@ def _verdict(rows: Sequence[Row], words: Sentences) -> list[str]:
     return [words.agree if len({prediction.label for prediction in labelled}) == 1 else words.disagree]
 
 
+def changed_mind(before: Prediction, after: Prediction) -> bool:
+    """Whether another label is the likeliest, or of a rater another rating, as it is shown."""
+    return _opinion(before) != _opinion(after)
+
+
+def _opinion(said: Prediction) -> str:
+    return f"{said.rating:.1f}" if said.label is None else said.label
+
+
 def _changes(changes: Sequence[Change], words: Sentences) -> str:
     """Which models changed their label, and how."""
-    both = [(one.model, one.before.label, one.after.label) for one in changes if one.before and one.after]
-    other = [words.changed.format(model=model, before=a, after=b) for model, a, b in both if a != b]
+    both = [(one.model, one.before, one.after) for one in changes if one.before and one.after]
+    other = [
+        words.changed.format(model=model, before=_opinion(before), after=_opinion(after))
+        for model, before, after in both
+        if changed_mind(before, after)
+    ]
     return " ".join(other) or words.unchanged

@@ -2,7 +2,10 @@
 
 import atexit
 import os
+import signal
+import sys
 import tempfile
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,18 +17,19 @@ from starlette.middleware import Middleware
 from finetune.demo import markup
 from finetune.demo.answers import Answers
 from finetune.demo.endpoints import add_endpoints
-from finetune.demo.fence import KEPT_SECONDS, UPLOAD_BYTES, Fence, Page, remove
+from finetune.demo.fence import UPLOAD_BYTES, Fence, Page, keep_swept, remove
 from finetune.demo.flags import Flags
 from finetune.demo.models import models_of
 from finetune.demo.reports import reports_of
 from finetune.demo.tabs import (
-    WORDS,
+    TRANSLATIONS,
     batch_tab,
     chat_tab,
     compare_tab,
     generate_tab,
     report_tab,
     sentiment_tab,
+    word,
 )
 from finetune.errors import UserError
 from finetune.progress import say
@@ -58,7 +62,7 @@ _HEAD = """<script>
 </script>"""
 
 
-def build_app(names: Sequence[str], *, flagging: Path | None = None, directory: Path | None = None) -> gr.Blocks:
+def build_app(names: Sequence[str], *, flagging: Path | None = None, directory: Path | None = None) -> Page:
     """The page of these run directories, model directories or embedded models; none is loaded before it is asked for.
 
     Its endpoints for programs are in `add_endpoints`. With `flagging`, a file, visitors may say of a prediction that it
@@ -80,30 +84,30 @@ def build_app(names: Sequence[str], *, flagging: Path | None = None, directory: 
     os.environ["GRADIO_TEMP_DIR"] = str(directory)
     chatting = {name: writer for name, writer in writers.items() if writer.chats}
     writing = {name: writer for name, writer in writers.items() if not writer.chats}
-    with Page(title="finetune", analytics_enabled=False, delete_cache=(60, KEPT_SECONDS)) as page:
+    with Page(title="finetune", analytics_enabled=False) as page:
         with gr.Row(elem_classes="switch"):
             for language, name in (("ko", "한국어"), ("en", "English")):
                 button = gr.Button(name, size="sm", min_width=80)
                 button.click(None, js=f"() => window.chooseLanguage('{language}')", api_visibility="private")
-        gr.Markdown(WORDS("heading" if flags is None else "heading_flagging"))
+        gr.Markdown(word("heading" if flags is None else "heading_flagging"))
         with gr.Tabs():
             if predictors:
-                with gr.Tab(WORDS("sentiment")):
+                with gr.Tab(word("sentiment")):
                     sentiment_tab(answers, flags)
             if len(predictors) > 1:
-                with gr.Tab(WORDS("compare")):
+                with gr.Tab(word("compare")):
                     compare_tab(answers)
             if writing:
-                with gr.Tab(WORDS("generate")):
+                with gr.Tab(word("generate")):
                     generate_tab(writing, answers)
             if chatting:
-                with gr.Tab(WORDS("chat")):
+                with gr.Tab(word("chat")):
                     chat_tab(chatting, answers)
             if predictors:
-                with gr.Tab(WORDS("batch")):
+                with gr.Tab(word("batch")):
                     batch_tab(answers, page, directory)
             if reports.pages:
-                with gr.Tab(WORDS("report")) as tab:
+                with gr.Tab(word("report")) as tab:
                     report_tab(reports, tab)
         add_endpoints(answers)
     return page
@@ -148,7 +152,7 @@ def launch(
             share=share,
             theme=_theme(),
             css=_CSS + markup.CSS,
-            i18n=WORDS,
+            i18n=TRANSLATIONS,
             footer_links=["api", "settings"],
             max_file_size=UPLOAD_BYTES,
             app_kwargs={"middleware": [Middleware(Fence, files=directory, head=_HEAD)]},
@@ -163,10 +167,14 @@ def launch(
         )
     except OSError as error:
         raise UserError(f"port {port} of {host} cannot be used; choose another one ({error})") from None
+    keep_swept(page, directory)
     if share and page.share_url is None:
         say("gradio could not open its public tunnel; the page is on this machine only")
     say(f"the page is at {page.share_url or page.local_url}; Ctrl-C ends it")
     if wait:
+        if threading.current_thread() is threading.main_thread():
+            # Whoever stops a service by a signal must not leave visitors' files behind.
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         page.block_thread()
     return page
 

@@ -12,7 +12,7 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
-from finetune.data.sources import FileOptions, read_file
+from finetune.data.sources import PACKED, FileOptions, read_file
 from finetune.demo.answers import RefusedError, loaded, told
 from finetune.demo.fence import UPLOAD_BYTES
 from finetune.demo.models import Predictor
@@ -28,9 +28,9 @@ _SHOWN_CHARACTERS = 200
 _CHUNK = 64
 _WORKBOOK_BYTES = 20_000_000
 """The most that an Excel workbook may unpack to: reading a hostile one takes a hundred times as much memory."""
-_KINDS = (".csv", ".tsv", ".xlsx", ".jsonl", ".parquet")
-KINDS = [*_KINDS, ".json", ".txt"]
-"""What may be sent, by the ends of the names."""
+KINDS = [".csv", ".tsv", ".xlsx", ".txt"]
+"""What may be sent, by the ends of the names: no kind that unfolds into more than it weighs, but for workbooks."""
+_COLUMNS = 200
 _TEXT_COLUMNS = ("text", "document", "review", "sentence", "comment", "content", "본문", "내용", "후기", "리뷰", "댓글")
 """What the column of texts is often called."""
 
@@ -82,6 +82,8 @@ def label_file(
             raise RefusedError(words.too_many_rows.format(count=len(rows), limit=ROWS))
         if text_column not in rows.column_names:
             raise RefusedError(words.no_column.format(names=", ".join(rows.column_names)))
+        if path.suffix.lower() == ".xlsx":  # errors and formulas matter in the column that is read
+            rows = _read(path, Path(place), [str(text_column)], words)
         texts = ["" if value is None else str(value) for value in rows[str(text_column)]]
         classifier = loaded(predictor.classifier, predictor.name, words)
         outputs = []
@@ -119,6 +121,7 @@ def _read(path: Path, cache: Path, columns: Sequence[str], words: Sentences) -> 
         raise RefusedError(words.file_gone)
     if path.stat().st_size > UPLOAD_BYTES:
         raise RefusedError(words.large_file.format(limit=UPLOAD_BYTES // 1_000_000))
+    _refuse_unfolding(path, words)
     text = path.suffix.lower() == ".txt"
     options = FileOptions(
         file_format="text" if text else "auto",
@@ -132,14 +135,25 @@ def _read(path: Path, cache: Path, columns: Sequence[str], words: Sentences) -> 
         # Where the file lies on the server is no visitor's concern.
         reason = str(error).replace(f"{path.parent}/", "")
         raise RefusedError(words.bad_file.format(reason=reason)) from None
-    if not len(rows):
-        raise RefusedError(words.bad_file.format(reason=f"{path.name}: 0"))
+    except Exception as error:  # noqa: BLE001  # its message may quote the file: to who sent it and to the terminal
+        raise RefusedError(words.bad_file.format(reason=f"{path.name}: {type(error).__name__}")) from None
     return rows
+
+
+def _refuse_unfolding(path: Path, words: Sentences) -> None:
+    """Refuse what the reader would make much more of than was sent: packed text, a table of very many columns."""
+    with path.open("rb") as file:
+        first = file.read(8)
+        if path.suffix.lower() == ".txt" and first.startswith(PACKED):
+            raise RefusedError(words.bad_file.format(reason=f"{path.name}: packed"))
+        header = first + file.readline(100_000)
+    if path.suffix.lower() in (".csv", ".tsv") and max(header.count(b","), header.count(b"\t")) >= _COLUMNS:
+        raise RefusedError(words.bad_file.format(reason=f"{path.name}: > {_COLUMNS} columns"))
 
 
 def _encoding_of(path: Path) -> str:
     """UTF-8, unless the file says that it is UTF-16 or can only be what Korean Excel writes."""
-    if path.suffix.lower() in (".xlsx", ".parquet"):
+    if path.suffix.lower() == ".xlsx":
         return "utf-8"
     content = path.read_bytes()
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):

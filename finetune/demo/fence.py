@@ -1,10 +1,15 @@
 """What stands between the page and whoever asks: gradio, less what it keeps and what it opens."""
 
+import contextlib
 import os
 import shutil
+import threading
+import time
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import anyio.to_thread
 import gradio as gr
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -13,6 +18,7 @@ UPLOAD_BYTES = 10_000_000
 """Of one file."""
 KEPT_SECONDS = 600
 """Files that were sent, and those made of them, go after so long: whoever sent one needs time to fetch the other."""
+_SWEEP_SECONDS = 60
 _UPLOADS_BYTES = 1_000_000_000
 """Of all files that are kept at a time; with more, no other is taken until some have gone."""
 _BODY_BYTES = 1_000_000
@@ -26,6 +32,10 @@ _CLOSED = (
     "/component_server",
     "/custom_component/",
     "/deep_link",
+    "/process_recording",
+    "/vibe",
+    "/undo-vibe",
+    "/run-history",
 )
 """Routes that gradio always has and this page never uses: old ways to files, and the state of a page kept as one."""
 
@@ -88,7 +98,7 @@ class Fence:
             await PlainTextResponse("not found", 404)(scope, receive, send)
         elif not length.isdigit() or int(length) > most:
             await PlainTextResponse("too large", 413)(scope, receive, send)
-        elif is_upload and _bytes_in(self.files) > _UPLOADS_BYTES:
+        elif is_upload and await anyio.to_thread.run_sync(_bytes_in, self.files) > _UPLOADS_BYTES:
             await PlainTextResponse("too many files at the moment; try again in some minutes", 503)(
                 scope, receive, send
             )
@@ -144,6 +154,41 @@ def _bytes_in(directory: Path) -> int:
             except FileNotFoundError:  # gone meanwhile: that is what they are meant to do
                 continue
     return total
+
+
+def sweep(directory: Path, seconds: float) -> None:
+    """Remove the files in `directory` that are older than `seconds`, and directories that are empty."""
+    latest = time.time() - seconds
+    for place, _, names in os.walk(directory, topdown=False):
+        for name in names:
+            path = Path(place) / name
+            with contextlib.suppress(OSError):
+                if path.lstat().st_mtime < latest:
+                    path.unlink()
+        if Path(place) != directory:
+            with contextlib.suppress(OSError):  # there is something in it
+                if Path(place).stat().st_mtime < latest:
+                    Path(place).rmdir()
+
+
+def keep_swept(page: Page, directory: Path) -> None:
+    """Sweep `directory` every minute from now on, in a thread that ends with the program.
+
+    And forget the pages of visitors who stopped an answer or went away in the midst of one: gradio would keep what
+    stood in them for an hour. Its own cleaner ends for good when a file comes in while it looks.
+    """
+
+    def run() -> None:
+        while True:
+            time.sleep(_SWEEP_SECONDS)
+            sweep(directory, KEPT_SECONDS)
+            oldest = datetime.now() - timedelta(seconds=_SWEEP_SECONDS)
+            for session, used in list(page.state_holder.time_last_used.items()):
+                if used < oldest:
+                    page.state_holder.session_data.pop(session, None)
+                    page.state_holder.time_last_used.pop(session, None)
+
+    threading.Thread(target=run, name="sweeping", daemon=True).start()
 
 
 def remove(directory: Path) -> None:

@@ -19,7 +19,9 @@ from finetune.demo.answers import (
     Change,
     RefusedError,
     Row,
+    changed_mind,
     checked_history,
+    checked_text,
 )
 from finetune.demo.batch import KINDS, Labelled, columns_of, label_file
 from finetune.demo.flags import Flags
@@ -27,20 +29,29 @@ from finetune.demo.markup import Cell, evidence_html, table_html
 from finetune.demo.models import Prediction, Writer
 from finetune.demo.reports import Reports, framed
 from finetune.demo.words import EXAMPLES, PAGE, SENTENCES, Sentences, preferred_language
-from finetune.errors import UserError
+from finetune.progress import say
 
-WORDS = gr.I18n(**PAGE)
+# Gradio translates whatever is called like one of these, the columns of a visitor's file too: no column is called so.
+_KEY = "page-word-"
+TRANSLATIONS = gr.I18n(
+    **{language: {_KEY + name: text for name, text in words.items()} for language, words in PAGE.items()}
+)
+
+
+def word(name: str) -> Any:
+    """One of the page's words, in the language that the browser asks for."""
+    return TRANSLATIONS(_KEY + name)
 
 
 def sentiment_tab(answers: Answers, flags: Flags | None) -> None:
     """One text, one model: what it says, how sure it is, and which words speak for it."""
     model = _model_choice(list(answers.predictors))
     text = _text_box()
-    button = gr.Button(WORDS("predict"), variant="primary")
-    prediction = gr.Label(label=WORDS("prediction"))
+    button = gr.Button(word("predict"), variant="primary")
+    prediction = gr.Label(label=word("prediction"))
     note = gr.Markdown()
     evidence = gr.HTML(
-        label=WORDS("evidence"),
+        label=word("evidence"),
         show_label=True,
         container=True,
         padding=True,
@@ -69,14 +80,14 @@ def sentiment_tab(answers: Answers, flags: Flags | None) -> None:
     on_demand([button.click, text.submit], show_prediction, [text, model], [prediction, note, evidence], "predict")
     if flags is not None:
         with gr.Row():
-            right, wrong = gr.Button(WORDS("right"), size="sm"), gr.Button(WORDS("wrong"), size="sm")
+            right, wrong = gr.Button(word("right"), size="sm"), gr.Button(word("wrong"), size="sm")
         thanks = gr.Markdown()
 
         def keep(*, is_right: bool) -> Any:
             def keep_text(text: object, model: object, language: object, request: gr.Request) -> str:
                 with sentences(request, language) as words:
                     name, said, _ = answers.predict(text, model, words)
-                    flags.keep(str(text), name, said, is_right=is_right)
+                    flags.keep(checked_text(text, words), name, said, is_right=is_right)
                     return words.kept
 
             return keep_text
@@ -89,11 +100,11 @@ def sentiment_tab(answers: Answers, flags: Flags | None) -> None:
 def compare_tab(answers: Answers) -> None:
     """One text through all models, and again after something was done to it."""
     text = _text_box()
-    button = gr.Button(WORDS("predict_all"), variant="primary")
-    gr.Markdown(WORDS("noise"))
+    button = gr.Button(word("predict_all"), variant="primary")
+    gr.Markdown(word("noise"))
     with gr.Row():
-        noises = {noise: gr.Button(WORDS(noise), size="sm", min_width=120) for noise in BUTTON_NOISES}
-        undo = gr.Button(WORDS("undo"), size="sm", min_width=120)
+        noises = {noise: gr.Button(word(noise), size="sm", min_width=120) for noise in BUTTON_NOISES}
+        undo = gr.Button(word("undo"), size="sm", min_width=120)
     verdict = gr.Markdown()
     table = gr.HTML(apply_default_css=False)
     # In the page alone: the server keeps nothing of a visitor's text.
@@ -124,13 +135,13 @@ def generate_tab(writers: Mapping[str, Writer], answers: Answers) -> None:
     """What a model writes after a beginning or for a label, while it writes."""
     first = next(iter(writers.values()))
     model = _model_choice(list(writers))
-    prompt = gr.Textbox(label=WORDS("prompt"), placeholder=WORDS("prompt_hint"), lines=2, visible=not first.kinds)
-    kind = gr.Radio(**_kind_choice(first), label=WORDS("kind"))
+    prompt = gr.Textbox(label=word("prompt"), placeholder=word("prompt_hint"), lines=2, visible=not first.kinds)
+    kind = gr.Radio(**_kind_choice(first), label=word("kind"))
     settings = _writing_settings()
     with gr.Row():
-        button = gr.Button(WORDS("write"), variant="primary")
-        stop = gr.Button(WORDS("stop"))
-    written = gr.Textbox(label=WORDS("written"), lines=8, interactive=False)
+        button = gr.Button(word("write"), variant="primary")
+        stop = gr.Button(word("stop"))
+    written = gr.Textbox(label=word("written"), lines=8, interactive=False)
 
     def writer_of(model: object) -> Writer:
         return writers.get(model, first) if isinstance(model, str) else first
@@ -168,7 +179,7 @@ def chat_tab(writers: Mapping[str, Writer], answers: Answers) -> None:
     model = _model_choice(list(writers))
     # What is said is shown as it is: neither Markdown nor HTML nor a formula.
     chat = gr.Chatbot(
-        label=WORDS("chat"),
+        label=word("chat"),
         render_markdown=False,
         latex_delimiters=[],
         allow_file_downloads=False,
@@ -177,11 +188,11 @@ def chat_tab(writers: Mapping[str, Writer], answers: Answers) -> None:
         feedback_options=None,
         buttons=["copy"],
     )
-    message = gr.Textbox(label=WORDS("message"), placeholder=WORDS("message_hint"), lines=1)
+    message = gr.Textbox(label=word("message"), placeholder=word("message_hint"), lines=1)
     with gr.Row():
-        send = gr.Button(WORDS("send"), variant="primary")
-        stop = gr.Button(WORDS("stop"))
-        clear = gr.Button(WORDS("clear"))
+        send = gr.Button(word("send"), variant="primary")
+        stop = gr.Button(word("stop"))
+        clear = gr.Button(word("clear"))
     settings = _writing_settings()
 
     def show_answer(
@@ -212,18 +223,18 @@ def chat_tab(writers: Mapping[str, Writer], answers: Answers) -> None:
 
 def batch_tab(answers: Answers, page: gr.Blocks, directory: Path) -> None:
     """A file in, its rows labelled, a file out; what is made is put into `directory`."""
-    gr.Markdown(WORDS("file_hint"))
+    gr.Markdown(word("file_hint"))
     model = _model_choice(list(answers.predictors))
     # The kinds are called alike in both languages: of a translated label gradio's component makes "[object Object]".
     file = gr.File(label=", ".join(KINDS), file_types=KINDS, height=140)
-    column = gr.Dropdown([], label=WORDS("column"), visible=False)
+    column = gr.Dropdown([], label=word("column"), visible=False)
     with gr.Row():
-        button = gr.Button(WORDS("label_file"), variant="primary")
-        stop = gr.Button(WORDS("stop"))
+        button = gr.Button(word("label_file"), variant="primary")
+        stop = gr.Button(word("stop"))
     note = gr.Markdown()
     with gr.Row():
-        counts = gr.BarPlot(x="prediction", y="rows", label=WORDS("counts"), visible=False, height=260)
-        labelled = gr.File(label=WORDS("labelled_file"), interactive=False, visible=False)
+        counts = gr.BarPlot(x="prediction", y="rows", label=word("counts"), visible=False, height=260)
+        labelled = gr.File(label=word("labelled_file"), interactive=False, visible=False)
     rows = gr.HTML(visible=False, apply_default_css=False)
     shown = [counts, labelled, rows]
 
@@ -251,7 +262,6 @@ def batch_tab(answers: Answers, page: gr.Blocks, directory: Path) -> None:
                     progress(said)
                     yield tuple(gr.skip() for _ in (note, *shown))  # it can be stopped here
                     continue
-                page.temp_file_sets[0].add(str(said.file))  # to be deleted with what was sent
                 frame = pd.DataFrame(said.counts, columns=["prediction", "rows"])
                 plot = gr.BarPlot(
                     frame,
@@ -277,9 +287,9 @@ def batch_tab(answers: Answers, page: gr.Blocks, directory: Path) -> None:
 
 def report_tab(reports: Reports, tab: gr.Tab) -> None:
     """The comparison page of the runs, made when the tab is first opened."""
-    gr.Markdown(WORDS("report_hint"))
+    gr.Markdown(word("report_hint"))
     names = list(reports.pages)
-    choice = gr.Radio(names, value=names[0], label=WORDS("report_choice"), visible=len(names) > 1)
+    choice = gr.Radio(names, value=names[0], label=word("report_choice"), visible=len(names) > 1)
     frame = gr.HTML(apply_default_css=False)
 
     def show_report(name: object, language: object, request: gr.Request) -> str:
@@ -287,8 +297,9 @@ def report_tab(reports: Reports, tab: gr.Tab) -> None:
             chosen = name if isinstance(name, str) and name in reports.pages else names[0]
             try:
                 return framed(reports.page(chosen), chosen)
-            except UserError as error:
-                raise RefusedError(words.no_report.format(reason=error)) from None
+            except Exception as error:  # noqa: BLE001  # its message may name places of this machine
+                say(f"finetune: {chosen}: {' '.join(str(error).split()) or type(error).__name__}")
+            raise RefusedError(words.no_report)
 
     on_demand([tab.select, choice.change], show_report, [choice], [frame], "report", limit=1)
 
@@ -298,14 +309,14 @@ def report_tab(reports: Reports, tab: gr.Tab) -> None:
 
 def _writing_settings() -> list[Any]:
     """Temperature, top-p, most tokens, seed."""
-    with gr.Accordion(WORDS("settings"), open=False):
+    with gr.Accordion(word("settings"), open=False):
         temperature = gr.Slider(
-            *TEMPERATURE, value=1.0, step=0.05, label=WORDS("temperature"), info=WORDS("temperature_hint")
+            *TEMPERATURE, value=1.0, step=0.05, label=word("temperature"), info=word("temperature_hint")
         )
-        top_p = gr.Slider(*TOP_P, value=0.95, step=0.05, label=WORDS("top_p"), info=WORDS("top_p_hint"))
-        max_new_tokens = gr.Slider(*NEW_TOKENS, value=100, step=1, label=WORDS("max_new_tokens"))
+        top_p = gr.Slider(*TOP_P, value=0.95, step=0.05, label=word("top_p"), info=word("top_p_hint"))
+        max_new_tokens = gr.Slider(*NEW_TOKENS, value=100, step=1, label=word("max_new_tokens"))
         # A number box cannot be empty: it would show 0, and all texts would be alike.
-        seed = gr.Textbox(label=WORDS("seed"), info=WORDS("seed_hint"), max_lines=1)
+        seed = gr.Textbox(label=word("seed"), info=word("seed_hint"), max_lines=1)
     return [temperature, top_p, max_new_tokens, seed]
 
 
@@ -318,16 +329,16 @@ def _kind_choice(writer: Writer) -> dict[str, Any]:
 
 
 def _model_choice(names: list[str]) -> gr.Dropdown:
-    return gr.Dropdown(names, value=names[0], label=WORDS("model"), visible=len(names) > 1)
+    return gr.Dropdown(names, value=names[0], label=word("model"), visible=len(names) > 1)
 
 
 def _text_box() -> gr.Textbox:
     # No max_length: the browser would cut what is pasted, and say nothing.
-    return gr.Textbox(label=WORDS("text"), placeholder=WORDS("text_hint"), lines=3)
+    return gr.Textbox(label=word("text"), placeholder=word("text_hint"), lines=3)
 
 
 def _examples(text: gr.Textbox) -> None:
-    gr.Examples(EXAMPLES, [text], label=WORDS("examples"), cache_examples=False, api_visibility="private")
+    gr.Examples(EXAMPLES, [text], label=word("examples"), cache_examples=False, api_visibility="private")
 
 
 def _table_row(row: Row) -> list[Cell]:
@@ -337,7 +348,7 @@ def _table_row(row: Row) -> list[Cell]:
 def _changed_row(change: Change) -> list[Cell]:
     """What is said now stands out where it is another label than before."""
     before, after = change.before, change.after
-    is_other = before is not None and after is not None and before.label != after.label
+    is_other = before is not None and after is not None and changed_mind(before, after)
     return [
         Cell(change.model),
         Cell(_said(after), stands_out=is_other),

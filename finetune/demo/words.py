@@ -221,7 +221,7 @@ SENTENCES: dict[Language, Sentences] = {
         empty_rows="{count:,} have no text: what is said of them means nothing.",
         label_axis="Prediction",
         rows_axis="Rows",
-        no_report="The report cannot be made: {reason}",
+        no_report="The report cannot be made; the terminal that the page was started from says why.",
         kept="Thank you, it is kept.",
     ),
     "ko": Sentences(
@@ -272,7 +272,7 @@ SENTENCES: dict[Language, Sentences] = {
         empty_rows="{count:,}행은 글이 비어 있어 예측에 뜻이 없습니다.",
         label_axis="예측",
         rows_axis="행 수",
-        no_report="보고서를 만들 수 없습니다: {reason}",
+        no_report="보고서를 만들 수 없습니다. 까닭은 이 페이지를 연 터미널에 나와 있습니다.",
         kept="고맙습니다. 남겨 두었습니다.",
     ),
 }

@@ -57,8 +57,8 @@ def learning_rate_range(
 ) -> LearningRateRange:
     """Train for `steps` steps, the rate growing by the same factor at each, until the loss runs away.
 
-    The recipe's own rows, batches, optimizer and clipping, on training rows alone; its schedule is left out. Nothing is
-    kept of the model.
+    The recipe's own rows, batches, optimizer and clipping, on training rows alone; its schedule and gradual unfreezing
+    are left out. Nothing is kept of the model.
 
     Raises:
         UserError: a floor, which has no learning rate, bounds that are none, or data that cannot be used.
@@ -68,6 +68,7 @@ def learning_rate_range(
     if not 0 < lowest < highest or steps < 10:
         raise UserError(f"a range from {lowest:g} to {highest:g} in {steps} steps: it must rise, in 10 steps or more")
     recipe = with_values(recipe, training={"learning_rate": highest, "report_to": "none", "on_nonfinite": "skip"})
+    recipe = with_values(recipe, training={"gradual_unfreezing": False})
     recipe = environment.resolve(recipe)
     accelerator = environment.start_accelerator(recipe, Path(tempfile.gettempdir()))  # nothing is tracked
     if accelerator.num_processes > 1:
@@ -101,6 +102,8 @@ def learning_rate_range(
             _criterion(recipe, encoded),
         )
         points = _climb(job)
+    if not points:
+        raise UserError(f"{recipe.name}: the loss is no number at the first step already; `finetune doctor` looks why")
     found = min(points, key=lambda point: point.smoothed)
     return LearningRateRange(
         recipe.name, recipe.training.optimizer, tuple(points), _steepest(points), found.learning_rate

@@ -94,11 +94,14 @@ def build_scheduler(optimizer: torch.optim.Optimizer, training: Training, total_
     momentum throughout, which Adam's betas want.
     """
     if training.lr_scheduler_type == "one_cycle":
+        steps = max(1, total_steps) + 1  # it is asked once more, after the last step
+        # A rise that is over at the very first step is divided by zero.
+        rise = training.warmup_ratio if training.warmup_ratio * steps != 1 else 1.001 / steps
         return OneCycleLR(
             optimizer,
             max_lr=[group["lr"] for group in optimizer.param_groups],
-            total_steps=max(1, total_steps) + 1,  # it is asked once more, after the last step
-            pct_start=training.warmup_ratio,
+            total_steps=steps,
+            pct_start=rise,
             cycle_momentum=False,
         )
     name = "constant_with_warmup" if training.lr_scheduler_type == "constant" else training.lr_scheduler_type

@@ -1,5 +1,6 @@
 """What a person may do to the page that nobody planned: odd texts, keys alone, another language, a slow machine."""
 
+import csv
 import json
 import re
 import time
@@ -100,15 +101,16 @@ def test_what_a_model_writes_is_shown_as_it_is(enter, monkeypatch):
 
 
 def test_what_a_file_holds_and_is_called_is_shown_as_it_is(enter, tmp_path):
-    file = tmp_path / "<img src=x onerror=window.hacked=1>.jsonl"
+    file = tmp_path / "<img src=x onerror=window.hacked=1>.csv"
     head = "<img src=x onerror=window.hacked=1>"
-    rows = [{"text": SCRIPT, head: ODD}, {"text": TEXT, head: SCRIPT}]
-    file.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+    rows = [[SCRIPT, ODD], [TEXT, SCRIPT]]
+    with file.open("w", encoding="utf-8", newline="") as lines:
+        csv.writer(lines).writerows([["text", head], *rows])
     visit = enter(KOREAN)
     visit.label_file(file)
     assert visit.table.locator("th").all_text_contents()[:2] == ["text", head]
     cells = [row.locator("td").all_text_contents()[:2] for row in visit.table.locator("tbody tr").all()]
-    assert cells == [list(row.values()) for row in rows]
+    assert cells == rows
     with visit.page.expect_download() as coming:
         visit.press(visit.downloads.last)
     assert coming.value.suggested_filename.endswith("-labelled.csv")

@@ -83,6 +83,14 @@ def test_bad_files_are_refused_in_one_line(tmp_path, name, content, message):
     assert message in refusal(tmp_path / name)
 
 
+@pytest.mark.parametrize("name", ["reviews[1].csv", "a*b?.jsonl", "[후기] (2).tsv"])
+def test_a_name_is_no_pattern(tmp_path, name):
+    path = tmp_path / name
+    path.write_text('{"text": "a"}\n' if name.endswith("jsonl") else "text\na\n", encoding="utf-8")
+    (tmp_path / "reviews1.csv").write_text("text\nother\n", encoding="utf-8")
+    assert read_file(path, FileOptions(), ["text"])["text"][:] == ["a"]
+
+
 def test_what_is_not_there_is_named(tmp_path):
     assert "no such file" in refusal(tmp_path / "a.csv")
     assert "is a directory" in refusal(tmp_path)

@@ -124,6 +124,17 @@ def test_schedules_have_their_shapes():
     assert rates(lr_scheduler_type="constant")[11:] == [1.0] * 89
 
 
+@pytest.mark.parametrize(("ratio", "steps"), [(0.1, 9), (0.05, 19), (0.01, 99), (0.0, 5), (0.9, 1), (0.5, 1)])
+def test_one_cycle_has_any_length(ratio, steps):
+    training = Training(learning_rate=1.0, lr_scheduler_type="one_cycle", warmup_ratio=ratio)
+    optimizer = build_optimizer(nn.Linear(2, 2), training)
+    scheduler = build_scheduler(optimizer, training, steps)
+    for _ in range(steps):
+        assert 0 <= scheduler.get_last_lr()[0] <= 1
+        optimizer.step()
+        scheduler.step()
+
+
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
