@@ -50,7 +50,7 @@ def served(command, directory):
     finally:
         process.send_signal(signal.SIGINT)
         try:
-            said = process.communicate(timeout=30)[1]
+            said = process.communicate(timeout=120)[1]
         finally:
             process.kill()
     assert "Traceback" not in said

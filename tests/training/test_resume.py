@@ -174,9 +174,9 @@ def poison(monkeypatch, step):
     calls = {"number": 0}
     original = tasks.loss_and_state
 
-    def loss_and_state(model, batch, state):
+    def loss_and_state(model, batch, state, criterion):
         calls["number"] += 1
-        loss, after = original(model, batch, state)
+        loss, after = original(model, batch, state, criterion)
         return loss * (float("inf") if calls["number"] == step else 1.0), after
 
     monkeypatch.setattr(tasks, "loss_and_state", loss_and_state)
@@ -203,10 +203,10 @@ def test_where_memory_runs_out_the_micro_batch_is_halved_and_the_training_stays_
     assert main(["train", "mine.yaml", "--name", "plenty", *flags]) == 0
     original = tasks.loss_and_state
 
-    def loss_and_state(model, batch, state):
+    def loss_and_state(model, batch, state, criterion):
         if len(batch["labels"]) > 5:
             raise torch.OutOfMemoryError("out of memory")
-        return original(model, batch, state)
+        return original(model, batch, state, criterion)
 
     monkeypatch.setattr(tasks, "loss_and_state", loss_and_state)
     assert main(["train", "mine.yaml", "--name", "scarce", *flags]) == 0

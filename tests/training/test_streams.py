@@ -137,7 +137,7 @@ def test_how_a_step_is_cut_changes_nothing_and_what_is_carried_does(folder, monk
     for name, flags in (("whole", []), ("cut", ["--training.micro_batch_size", "2"])):
         assert main(["train", "stream.yaml", "--name", name, *flags]) == 0
     original = tasks.loss_and_state
-    monkeypatch.setattr(tasks, "loss_and_state", lambda model, batch, state: original(model, batch, None))
+    monkeypatch.setattr(tasks, "loss_and_state", lambda model, batch, state, criterion: original(model, batch))
     assert main(["train", "stream.yaml", "--name", "forgetful"]) == 0
     losses = {
         name: [record["loss"] for record in log(folder, name) if "loss" in record]
