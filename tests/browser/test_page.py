@@ -17,6 +17,8 @@ from finetune.demo.answers import TEXT_LIMIT
 from finetune.demo.words import PAGE
 from finetune.generate import Generator
 
+# One worker for all: each would train the models and open the page anew.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
 # Not those of the other tests: so all pairs of a language and a device are seen, and each page is opened once.
 KOREAN, ENGLISH = Look("ko", "phone", "light"), Look("en", "desktop", "dark")
 TEXT = "어제 봤는데 정말 재미있다"

@@ -20,6 +20,8 @@ from reviews import review_rows
 from finetune.generate import Generator, load_generator
 from finetune.predict import Classifier, load_classifier
 
+# One worker for all: each would train the models and open the page anew.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
 LOOKS = [Look("ko", "desktop", "light"), Look("en", "phone", "dark")]
 TEXT = "어제 봤는데 정말 재미있다, a really good film"
 ALL = {"temperature": 1.0, "top_p": 0.95, "max_new_tokens": 100}
