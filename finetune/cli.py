@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
-_TAKE_FIELDS = ("train", "pretrain", "tokenizer", "curve", "doctor", "generate", "lr-range", "gradients")
+_TAKE_FIELDS = ("train", "pretrain", "tokenizer", "curve", "doctor", "generate", "lr-range", "gradients", "ablate")
 """Commands that take fields of a recipe, or of a generation, as flags."""
 
 
@@ -197,6 +197,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--output", required=True, metavar="DIR", help="where the runs and the table go")
     command.set_defaults(run=_curve)
+
+    command = add_command(
+        "ablate",
+        help="a recipe and its variants, each with several seeds, as one table",
+        usage="finetune ablate VARIANTS [VARIANTS ...] --output DIR [--seeds N] [--FIELD VALUE ...]",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="VARIANTS is encoder, from-scratch, or a YAML file such as they are: a `recipe`, and under `variants`\n"
+        "by name the fields that each changes. Each is held against the first. The same command goes on after a kill.",
+    )
+    command.add_argument("variants", nargs="+", metavar="VARIANTS", help="files of variants, or shipped ones' names")
+    command.add_argument("--seeds", default="3", metavar="N", help="runs of each variant")
+    command.add_argument("--output", required=True, metavar="DIR", help="where the runs and the table go")
+    command.set_defaults(run=_ablate)
 
     command = add_command(
         "lr-range",
@@ -509,6 +522,18 @@ def _curve(options: argparse.Namespace, rest: Sequence[str]) -> None:
 
     typed = ["finetune", *sys.argv[1:]]
     page = curve(recipes, sizes, seeds, Path(options.output), typed, tuned_up_to=tuned_up_to)
+    print(page.read_text(encoding="utf-8"))
+
+
+def _ablate(options: argparse.Namespace, rest: Sequence[str]) -> None:
+    overrides = parse_overrides(rest)
+    with _explained(f"--seeds {options.seeds}: a whole number is needed, such as 3"):
+        seeds = int(options.seeds)
+    _quiet_libraries()
+    from finetune.ablation import ablate, load_variants
+
+    variants, gains = load_variants(options.variants, overrides)
+    page = ablate(variants, gains, seeds, Path(options.output), ["finetune", *sys.argv[1:]])
     print(page.read_text(encoding="utf-8"))
 
 

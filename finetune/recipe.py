@@ -237,6 +237,8 @@ class _TransformerModel(BaseModel):
     """The dropout rate; without one, the checkpoint's own."""
     attn_implementation: Literal["auto", "eager", "sdpa"] = "auto"
     """The attention code; `auto` is `eager` for bf16 without a GPU, where the backward pass of `sdpa` is slow."""
+    lora: Lora = Lora()
+    """The adapters of tuning lora."""
 
     @model_validator(mode="after")
     def _one_start(self) -> Self:
@@ -244,6 +246,8 @@ class _TransformerModel(BaseModel):
             raise ValueError("set exactly one of model_name_or_path and from_scratch")
         if self.tuning != "full" and self.from_scratch is not None:
             raise ValueError(f"tuning {self.tuning} needs model_name_or_path: random weights have to be trained")
+        if self.tuning != "lora" and self.lora != Lora():
+            raise ValueError("lora is for tuning lora; set tuning, or leave lora out")
         return self
 
 
@@ -252,8 +256,29 @@ class EncoderModel(_TransformerModel):
 
     family: Literal["encoder"] = "encoder"
     """The kind of model."""
-    tuning: Literal["full", "frozen"] = "full"
-    """What is trained: `full` is every weight, `frozen` only the new head on an encoder that stays as it was."""
+    tuning: Literal["full", "frozen", "last_layers", "lora"] = "full"
+    """What is trained: every weight, the new head alone, it and `trained_layers`, or it and low-rank adapters."""
+    trained_layers: PositiveInteger = 2
+    """How many layers, counted from the head, tuning last_layers trains."""
+    reinitialized_layers: Annotated[Integer, Field(ge=0)] = 0
+    """How many layers, counted from the head, begin with random weights, which can help where rows are few."""
+    pooling: Literal["cls", "mean", "max", "attention"] = "cls"
+    """What the head sees: the first token as the architecture does, or mean, maximum or a learnt mean over all."""
+
+    @model_validator(mode="after")
+    def _layers_fit_the_tuning(self) -> Self:
+        if self.trained_layers != 2 and self.tuning != "last_layers":
+            raise ValueError(f"trained_layers is for tuning last_layers; tuning is {self.tuning}")
+        if self.reinitialized_layers and self.tuning in ("frozen", "lora"):
+            raise ValueError(f"reinitialized_layers have to be trained; tuning {self.tuning} leaves them as they are")
+        if self.reinitialized_layers and self.from_scratch is not None:
+            raise ValueError("reinitialized_layers is for a checkpoint; from_scratch begins with random weights")
+        if self.tuning == "last_layers" and self.reinitialized_layers > self.trained_layers:
+            raise ValueError(
+                f"reinitialized_layers {self.reinitialized_layers} is more than trained_layers {self.trained_layers}: "
+                "random weights have to be trained"
+            )
+        return self
 
 
 class DecoderModel(_TransformerModel):
@@ -263,41 +288,76 @@ class DecoderModel(_TransformerModel):
     """The kind of model."""
     tuning: Literal["full", "lora"] = "full"
     """What is trained: `full` is every weight, `lora` small adapters beside weights that stay as they were."""
-    lora: Lora = Lora()
-    """The adapters of tuning lora."""
-
-    @model_validator(mode="after")
-    def _adapters_are_asked_for(self) -> Self:
-        if self.tuning != "lora" and self.lora != Lora():
-            raise ValueError("lora is for tuning lora; set tuning, or leave lora out")
-        return self
 
 
-class RecurrentModel(BaseModel):
-    """A recurrent classifier, or for `generate` a recurrent language model, that starts from random weights."""
+class _FromScratchModel(BaseModel):
+    """What models without pretraining have in common: their embeddings."""
 
     model_config = TYPED
+
+    family: str
+    """The kind of model."""
+    embedding_size: PositiveInteger = 128
+    """The width of the token embeddings."""
+    token_dropout: Fraction = 0.0
+    """The share of tokens whose whole embedding is dropped in training, which guards against single telling words."""
+
+
+class BagModel(_FromScratchModel):
+    """A bag of embeddings with a linear head: what can be told of a text without the order of its words."""
+
+    family: Literal["bag"] = "bag"
+    """The kind of model."""
+    pooling: Literal["mean", "max", "attention"] = "mean"
+    """What the head sees: the mean, the maximum or a learnt mean of the embeddings."""
+    dropout: Fraction = 0.3
+    """The dropout rate on embeddings and before the head."""
+
+
+class CnnModel(_FromScratchModel):
+    """A text CNN (Kim 2014): filters over a few neighbouring tokens, and of each its maximum over the text."""
+
+    family: Literal["cnn"] = "cnn"
+    """The kind of model."""
+    filters: PositiveInteger = 100
+    """The number of filters of each size."""
+    kernel_sizes: Annotated[tuple[PositiveInteger, ...], BeforeValidator(_parse_list), Field(min_length=1)] = (3, 4, 5)
+    """The sizes of the filters, in tokens."""
+    dropout: Fraction = 0.5
+    """The dropout rate on embeddings and before the head."""
+
+
+class RecurrentModel(_FromScratchModel):
+    """A recurrent classifier, or for `generate` a recurrent language model, that starts from random weights."""
 
     family: Literal["recurrent"] = "recurrent"
     """The kind of model."""
     cell: Literal["rnn", "lstm", "gru"] = "lstm"
     """The recurrent cell."""
-    embedding_size: PositiveInteger = 128
-    """The width of the token embeddings."""
     hidden_size: PositiveInteger = 128
     """The width of the hidden state, per direction."""
     num_layers: PositiveInteger = 1
     """The number of stacked layers."""
     bidirectional: bool = False
     """Read the text in both directions."""
-    pooling: Literal["last", "mean", "max"] = "last"
-    """What the head sees: the last state of each direction, or the mean or maximum over all states."""
+    pooling: Literal["last", "mean", "max", "attention"] = "last"
+    """What the head sees: the last state of each direction, or the mean, maximum or a learnt mean over all states."""
+    skip_connections: bool = False
+    """Add what a layer is given to what it says, from the second layer on."""
+    layer_norm: bool = False
+    """Normalise the states after each layer."""
+    head_activation: Literal["none", "sigmoid", "tanh", "relu", "leaky_relu", "gelu"] = "none"
+    """Give the head a hidden layer with this activation; `none` is a linear head."""
+    initialization: Literal["uniform", "orthogonal", "xavier"] = "uniform"
+    """How recurrent weights are drawn."""
+    forget_bias: float = 1.0
+    """The bias that an LSTM's forget gates begin with; 1 lets them begin open."""
     dropout: Fraction = 0.3
     """The dropout rate on embeddings, between layers and before the head."""
-    token_dropout: Fraction = 0.0
-    """The share of tokens whose whole embedding is dropped in training, which guards against single telling words."""
+    locked_dropout: bool = False
+    """Drop the same dimensions at every step of a text; what generates does so always."""
     weight_dropout: Fraction = 0.0
-    """The share of recurrent weights dropped in training, for `generate`."""
+    """The share of recurrent weights dropped in training."""
     tie_embeddings: bool = True
     """Let the output weights be the embeddings, for `generate`; the last layer is then as wide as they are."""
     adaptive_softmax_cutoffs: Annotated[tuple[PositiveInteger, ...], BeforeValidator(_parse_list)] = ()
@@ -305,6 +365,10 @@ class RecurrentModel(BaseModel):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        if self.skip_connections and self.num_layers == 1:
+            raise ValueError("skip_connections lead past the second layer and those above; num_layers is 1")
+        if self.forget_bias != 1.0 and self.cell != "lstm":
+            raise ValueError(f"forget_bias is for cell lstm; cell is {self.cell}")
         if self.adaptive_softmax_cutoffs and self.tie_embeddings:
             raise ValueError("adaptive_softmax_cutoffs need tie_embeddings false: clusters have widths of their own")
         if list(self.adaptive_softmax_cutoffs) != sorted(set(self.adaptive_softmax_cutoffs)):
@@ -343,7 +407,8 @@ class TfidfFloor(BaseModel):
 
 
 Model = Annotated[
-    EncoderModel | DecoderModel | RecurrentModel | MajorityFloor | TfidfFloor, Field(discriminator="family")
+    EncoderModel | DecoderModel | RecurrentModel | BagModel | CnnModel | MajorityFloor | TfidfFloor,
+    Field(discriminator="family"),
 ]
 
 
@@ -569,10 +634,12 @@ class Recipe(BaseModel):
                 f"task {self.task} is for {' and '.join(families[self.task])} models; model.family "
                 f"{self.model.family} cannot learn it"
             )
-        if self.model.family == "recurrent" and self.model.bidirectional:
-            raise ValueError("task generate reads from left to right; model.bidirectional cannot be true")
-        if self.model.family == "encoder" and self.model.tuning == "frozen":
-            raise ValueError("task masked_lm trains the encoder; model.tuning frozen would leave it as it is")
+        if self.model.family == "recurrent":
+            self._check_language_model(self.model)
+        if self.model.family == "encoder" and self.model.tuning != "full":
+            raise ValueError(f"task masked_lm trains the whole encoder; model.tuning is {self.model.tuning}")
+        if self.model.family == "encoder" and self.model.pooling != "cls":
+            raise ValueError(f"task masked_lm has a head over all tokens; leave model.pooling {self.model.pooling} out")
         if self.task == "masked_lm" and not self.evaluation.score_test:
             raise ValueError("task masked_lm has one look at its test split, at the end; leave score_test true")
         if self.data.labels is not None and self.data.prompt_column is None:
@@ -583,6 +650,14 @@ class Recipe(BaseModel):
             raise ValueError(f"data.prompt_column and data.messages_column are for generate; the task is {self.task}")
         if self.task == "generate" and self.text.subword_sampling_alpha is not None:
             raise ValueError("text.subword_sampling_alpha is not for generate, whose targets are the tokens themselves")
+
+    def _check_language_model(self, model: RecurrentModel) -> None:
+        if model.bidirectional:
+            raise ValueError("task generate reads from left to right; model.bidirectional cannot be true")
+        defaults = RecurrentModel()
+        for name in ("pooling", "skip_connections", "layer_norm", "head_activation", "locked_dropout"):
+            if getattr(model, name) != getattr(defaults, name):
+                raise ValueError(f"model.{name} is for recurrent classifiers; the task is generate")
 
 
 # --- YAML -------------------------------------------------------------------------------------------------------------
@@ -625,6 +700,21 @@ _TextDumper.add_representer(str, _TextDumper.represent_text)
 def write_yaml(tree: Mapping[str, Any], width: int = 120) -> str:
     """Plain values as YAML that reads back as they are."""
     return yaml.dump(dict(tree), Dumper=_TextDumper, sort_keys=False, allow_unicode=True, width=width)
+
+
+def read_yaml_file(file: Path) -> object:
+    """A YAML file as plain values, its scalars as text.
+
+    Raises:
+        UserError: it is not there, or is not readable as UTF-8 and YAML.
+    """
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
+    return _read_yaml(text, str(file))
 
 
 def _read_yaml(text: str, origin: str) -> object:
@@ -779,11 +869,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[tuple[str, str]] = ()) ->
         UserError: no such recipe, unreadable YAML, or unknown and mistyped keys: all of them, each by its dotted path.
     """
     path = find_recipe(name_or_path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 at byte {error.start}; save the recipe as UTF-8") from None
-    tree = _read_yaml(text, str(path))
+    tree = read_yaml_file(path)
     if not isinstance(tree, dict):
         raise UserError(f"{path}: a recipe is a mapping of keys to values; `finetune recipes show` prints one")
     is_shipped = path in shipped_recipes().values()
@@ -919,6 +1005,8 @@ _FAMILY_CLASSES: dict[str, type[BaseModel]] = {
     "encoder": EncoderModel,
     "decoder": DecoderModel,
     "recurrent": RecurrentModel,
+    "bag": BagModel,
+    "cnn": CnnModel,
     "majority": MajorityFloor,
     "tfidf": TfidfFloor,
 }

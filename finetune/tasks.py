@@ -73,8 +73,26 @@ def lengths(encoded: datasets.Dataset) -> NDArray[np.int64]:
 def collate(columns: Mapping[str, Sequence[Any]], tokenizer: PreTrainedTokenizerBase) -> dict[str, Tensor]:
     """Encoded rows -> keyword arguments of `forward`: input_ids, attention_mask (token_type_ids), labels.
 
-    All are (batch, length), but labels of whole rows are (batch,); padding is on the right, to the longest row.
+    All are (batch, length), but labels of whole rows are (batch,); padding is on the right, to the longest row. Rows
+    that have `features` in place of tokens give those, (batch, hidden).
     """
+    batch = _features(columns) if "features" in columns else _tokens(columns, tokenizer)
+    if "label" in columns and isinstance(columns["label"][0], Sequence | np.ndarray):
+        labels = np.full(batch["input_ids"].shape, IGNORED_LABEL, dtype=np.int64)
+        for row, targets in enumerate(columns["label"]):
+            labels[row, : len(targets)] = targets
+        batch["labels"] = torch.from_numpy(labels)
+    elif "label" in columns:
+        is_rating = isinstance(columns["label"][0], float)
+        batch["labels"] = torch.tensor(columns["label"], dtype=torch.float32 if is_rating else torch.long)
+    return batch
+
+
+def _features(columns: Mapping[str, Sequence[Any]]) -> dict[str, Tensor]:
+    return {"features": torch.tensor(columns["features"], dtype=torch.float32)}
+
+
+def _tokens(columns: Mapping[str, Sequence[Any]], tokenizer: PreTrainedTokenizerBase) -> dict[str, Tensor]:
     sequences = columns["input_ids"]
     longest = max(len(ids) for ids in sequences)
     shape = (len(sequences), longest)
@@ -89,14 +107,6 @@ def collate(columns: Mapping[str, Sequence[Any]], tokenizer: PreTrainedTokenizer
         for row, types in enumerate(columns["token_type_ids"]):
             token_type_ids[row, : len(types)] = types
         batch["token_type_ids"] = torch.from_numpy(token_type_ids)
-    if "label" in columns and isinstance(columns["label"][0], Sequence | np.ndarray):
-        labels = np.full(shape, IGNORED_LABEL, dtype=np.int64)
-        for row, targets in enumerate(columns["label"]):
-            labels[row, : len(targets)] = targets
-        batch["labels"] = torch.from_numpy(labels)
-    elif "label" in columns:
-        is_rating = isinstance(columns["label"][0], float)
-        batch["labels"] = torch.tensor(columns["label"], dtype=torch.float32 if is_rating else torch.long)
     return batch
 
 

@@ -51,6 +51,32 @@ MODELS: dict[str, dict[str, Any]] = {
         "bidirectional": True,
         "pooling": "max",
     },
+    "lstm-all": {
+        "family": "recurrent",
+        "cell": "lstm",
+        "embedding_size": 24,
+        "hidden_size": 20,
+        "num_layers": 2,
+        "bidirectional": True,
+        "pooling": "attention",
+        "skip_connections": True,
+        "layer_norm": True,
+        "locked_dropout": True,
+        "head_activation": "gelu",
+        "initialization": "orthogonal",
+    },
+    "encoder-attention": {
+        "family": "encoder",
+        "from_scratch": {
+            "hidden_size": 32,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "intermediate_size": 64,
+        },
+        "pooling": "attention",
+    },
+    "bag": {"family": "bag", "embedding_size": 24, "pooling": "attention"},
+    "cnn": {"family": "cnn", "embedding_size": 24, "filters": 16, "kernel_sizes": [2, 3]},
 }
 """The families and their variants; what is promised of all models is tested for each of these."""
 

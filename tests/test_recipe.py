@@ -75,7 +75,11 @@ training: {learning_rate: 2e-5, max_steps: 1e3, early_stopping_patience: null}
         ("training.learning_rate", "fast", "training.learning_rate: "),
         ("training.warmup_ratio", "1.5", "training.warmup_ratio: "),
         ("training.micro_batch_size", "x", "training.micro_batch_size: needs integer | auto, not 'x'"),
-        ("model.family", "tree", "model.family needs to be one of encoder, decoder, recurrent, majority, tfidf"),
+        (
+            "model.family",
+            "tree",
+            "model.family needs to be one of encoder, decoder, recurrent, bag, cnn, majority, tfidf",
+        ),
         ("model.cell", "lstn", "model.cell: needs rnn | lstm | gru, not 'lstn'"),
         ("data.train_file", "null", "data: set exactly one of dataset_name and train_file"),
         ("name", "a/b", "name: "),

@@ -29,6 +29,7 @@ ROOMS = [
     "export",
     "quickstart",
     "curve",
+    "ablation",
     "gradients",
     "demo",
     "cli",

@@ -78,9 +78,9 @@ def _load(directory: Path, probe: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
 
         return AutoPeftModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval(), {}
     # Code is run where it is this project's own, which was put beside the weights.
-    is_recurrent = (directory / "recurrent.py").exists()
+    is_ours = (directory / "pooling.py").exists()
     model, loading = getattr(transformers, _AUTO_CLASSES[probe["task"]]).from_pretrained(
-        directory, dtype=torch.float32, output_loading_info=True, trust_remote_code=is_recurrent
+        directory, dtype=torch.float32, output_loading_info=True, trust_remote_code=is_ours
     )
     return model.eval(), loading
 

@@ -30,7 +30,7 @@ from finetune.hub import proof
 from finetune.hub.pull import MODEL_FILES, NETWORK_ERRORS, RUN_FILES
 from finetune.hub.stage import ADAPTER_FILES, stage
 from finetune.progress import say
-from finetune.reporting.card import PERSON_SECTIONS, Written, read_card, write_card
+from finetune.reporting.card import OWN_CODE, PERSON_SECTIONS, Written, read_card, write_card
 from finetune.run import open_run
 
 _ATTEMPTS = 5
@@ -39,7 +39,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
 _REQUEST_SECONDS = 120.0
 """The client itself would wait for ever."""
 _PROOF_SECONDS = 1800
-_OURS = (*MODEL_FILES, *RUN_FILES, *ADAPTER_FILES, "recurrent.py", "recurrent_lm.py")
+_OURS = (*MODEL_FILES, *RUN_FILES, *ADAPTER_FILES, *{name for files in OWN_CODE.values() for name in files})
 """Files that an earlier push may have left and a later one takes away; others in the repository are not touched."""
 _UPLOAD_ERRORS: tuple[type[Exception], ...] = (*NETWORK_ERRORS, RuntimeError, ValueError)
 """The client wraps the errors of large files, and does not expect a gateway's page in place of JSON."""

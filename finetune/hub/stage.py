@@ -14,12 +14,11 @@ from finetune.errors import UserError
 from finetune.evaluation.language import SUMS
 from finetune.hub.pull import MODEL_FILES, PICKLES, TOKENIZER_FILES
 from finetune.recipe import EMBEDDED_PREFIX, published_tree, write_yaml
-from finetune.reporting.card import Written, render_card
+from finetune.reporting.card import OWN_CODE, Written, render_card
 from finetune.run import RunDirectory
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 _RUN_FILES = ("data.json", "train_log.jsonl", "scores.json", "probe.json", "beside.json")
-_CODE = {"recurrent.py": "RecurrentForSequenceClassification", "recurrent_lm.py": "RecurrentForCausalLM"}
 _SECRETS = {
     "a token of the Hub": re.compile(r"\bhf_[A-Za-z0-9]{20,}"),
     "a key of OpenAI or Anthropic": re.compile(r"\bsk-[A-Za-z0-9_-]{20,}"),
@@ -92,6 +91,11 @@ def copy_account(run: RunDirectory, directory: Path) -> None:
 def _check_adapter(run: RunDirectory) -> None:
     if not run.adapter_directory.is_dir():
         raise UserError(f"{run.path}: no adapter; only runs with model.tuning lora have one")
+    if run.recipe().task != "generate":
+        raise UserError(
+            f"{run.path}: the adapter of a classifier needs its head and labels beside it; leave --adapter out: the "
+            "model with the adapter merged in goes up"
+        )
     base = str(getattr(run.recipe().model, "model_name_or_path", ""))
     if base.startswith(EMBEDDED_PREFIX) or Path(base).is_absolute():
         raise UserError(
@@ -120,19 +124,21 @@ def _copy(source: Path, target: Path, patterns: tuple[str, ...]) -> None:
 
 
 def _add_code(directory: Path) -> None:
-    """The architecture beside a recurrent model's weights, for those who do not have this package."""
+    """An architecture of this project's own beside its weights, for those who do not have this package."""
     config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    if config["model_type"] != "finetune_recurrent":
+    architecture = next((name for name in config.get("architectures") or [] if name in OWN_CODE), None)
+    if architecture is None:
         return
-    is_writer = "RecurrentForCausalLM" in config["architectures"]
-    for name in ("recurrent.py", "recurrent_lm.py") if is_writer else ("recurrent.py",):
+    for name in OWN_CODE[architecture]:
         code = (resources.files("finetune.models") / name).read_text(encoding="utf-8")
         (directory / name).write_text(code.replace("from finetune.models.", "from ."), encoding="utf-8")
-    name = "recurrent_lm.py" if is_writer else "recurrent.py"
-    auto_class = "AutoModelForCausalLM" if is_writer else "AutoModelForSequenceClassification"
+    module = OWN_CODE[architecture][0].removesuffix(".py")
+    kind, _, task = architecture.partition("For")
+    # The configuration stands with the classifier, whose module the language model's builds on.
+    home = "recurrent" if kind == "Recurrent" else module
     config["auto_map"] = {
-        "AutoConfig": "recurrent.RecurrentConfig",
-        auto_class: f"{name.removesuffix('.py')}.{_CODE[name]}",
+        "AutoConfig": f"{home}.{kind}Config",
+        f"AutoModelFor{task}": f"{module}.{architecture}",
     }
     _write_json(directory / "config.json", config)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from peft import PeftModel
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -21,11 +22,13 @@ from finetune.models.adapters import merge_adapter
 from finetune.models.decoder import SAMPLING_FIELDS, build_decoder, refuse_encoder
 from finetune.models.encoder import build_encoder, head
 from finetune.models.floors import Floor
-from finetune.models.pretrained import LOADING_ERRORS, max_positions
+from finetune.models.pooled import PooledEncoderForSequenceClassification
+from finetune.models.pretrained import LOADING_ERRORS, encoder_config, max_positions
 from finetune.models.recurrent import RecurrentConfig, RecurrentForSequenceClassification
 from finetune.models.recurrent_lm import RecurrentForCausalLM
+from finetune.models.shallow import ShallowConfig, ShallowForSequenceClassification
 from finetune.models.word_vectors import start_from_counts
-from finetune.recipe import DecoderModel, EncoderModel, RecurrentModel, Task, local_name
+from finetune.recipe import BagModel, CnnModel, DecoderModel, EncoderModel, RecurrentModel, Task, local_name
 
 __all__ = [
     "SAMPLING_FIELDS",
@@ -47,7 +50,7 @@ _SAFE: dict[str, Any] = {"trust_remote_code": False, "use_safetensors": True}
 
 
 def build_model(
-    model: EncoderModel | DecoderModel | RecurrentModel,
+    model: EncoderModel | DecoderModel | RecurrentModel | BagModel | CnnModel,
     task: Task,
     labels: Sequence[str],
     tokenizer: PreTrainedTokenizerBase,
@@ -59,6 +62,20 @@ def build_model(
         return build_encoder(model, task, labels, tokenizer, max_length, attention)
     if isinstance(model, DecoderModel):
         return build_decoder(model, tokenizer, max_length, attention)
+    if isinstance(model, BagModel | CnnModel):
+        return ShallowForSequenceClassification(
+            ShallowConfig(
+                vocab_size=len(tokenizer),
+                pad_token_id=tokenizer.pad_token_id,
+                embedding_size=model.embedding_size,
+                filters=model.filters if isinstance(model, CnnModel) else 0,
+                kernel_sizes=model.kernel_sizes if isinstance(model, CnnModel) else (),
+                pooling="max" if isinstance(model, CnnModel) else model.pooling,
+                dropout=model.dropout,
+                token_dropout=model.token_dropout,
+                **head(task, labels),
+            )
+        )
     generates = task == "generate"
     if generates and max(model.adaptive_softmax_cutoffs, default=0) >= len(tokenizer):
         raise UserError(
@@ -76,6 +93,12 @@ def build_model(
         dropout=model.dropout,
         token_dropout=model.token_dropout,
         weight_dropout=model.weight_dropout,
+        locked_dropout=model.locked_dropout,
+        skip_connections=model.skip_connections,
+        layer_norm=model.layer_norm,
+        head_activation=model.head_activation,
+        initialization=model.initialization,
+        forget_bias=model.forget_bias,
         adaptive_softmax_cutoffs=model.adaptive_softmax_cutoffs if generates else (),
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id if generates else None,
@@ -104,8 +127,11 @@ def match_inputs(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> 
     are loaded; a plain fast tokenizer keeps what is decided here.
     """
     names = list(tokenizer.model_input_names)
-    types = getattr(model.config, "type_vocab_size", None)
-    if "token_type_ids" not in inspect.signature(model.forward).parameters or (types is not None and types < 2):
+    types = getattr(encoder_config(model), "type_vocab_size", None)
+    # Adapters, and pooling over all states, are put around what reads the text.
+    reader: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    reader = reader.encoder if isinstance(reader, PooledEncoderForSequenceClassification) else reader
+    if "token_type_ids" not in inspect.signature(reader.forward).parameters or (types is not None and types < 2):
         names = [name for name in names if name != "token_type_ids"]
     elif types is not None and "token_type_ids" not in names:
         names.append("token_type_ids")

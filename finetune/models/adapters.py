@@ -1,6 +1,7 @@
 """LoRA adapters (Hu et al. 2021, arXiv:2106.09685) by peft: small matrices are trained beside weights that stay."""
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -12,18 +13,23 @@ from finetune.errors import UserError
 from finetune.recipe import Lora
 
 
-def add_lora(model: PreTrainedModel, lora: Lora, base: str, revision: str | None) -> PreTrainedModel:
+def add_lora(
+    model: PreTrainedModel, lora: Lora, base: str, revision: str | None, heads: Sequence[str] = ()
+) -> PreTrainedModel:
     """The model with adapters in every linear layer, or in those that the recipe names, and all else frozen.
+
+    `heads` are modules of a classifier that begin at random: they are trained whole, and saved with the adapters.
 
     Raises:
         UserError: no layer has such a name.
     """
     config = LoraConfig(
-        task_type="CAUSAL_LM",
+        task_type="SEQ_CLS" if heads else "CAUSAL_LM",
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
-        target_modules=list(lora.target_modules) if lora.target_modules else "all-linear",
+        target_modules=list(lora.target_modules) or (_linear_layers(model, heads) if heads else "all-linear"),
+        modules_to_save=list(heads) or None,
         revision=revision,
     )
     try:
@@ -36,6 +42,16 @@ def add_lora(model: PreTrainedModel, lora: Lora, base: str, revision: str | None
     # What the adapter belongs to, by the name that others know it by: a directory of this machine says them nothing.
     adapted.peft_config["default"].base_model_name_or_path = Path(base).name if Path(base).is_absolute() else base
     return cast("PreTrainedModel", adapted)
+
+
+def _linear_layers(model: PreTrainedModel, heads: Sequence[str]) -> list[str]:
+    """The full names of all linear layers that are not in the heads."""
+    left_out = tuple(f"{name}." for name in heads)
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and not f"{name}.".startswith(left_out)
+    ]
 
 
 def merge_adapter(model: nn.Module, directory: Path | None) -> PreTrainedModel:

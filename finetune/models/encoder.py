@@ -6,6 +6,8 @@ from typing import Any
 from transformers import (
     MODEL_FOR_MASKED_LM_MAPPING,
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    MODEL_MAPPING,
+    AutoModel,
     AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
     BertConfig,
@@ -17,8 +19,14 @@ from transformers import (
 )
 
 from finetune.errors import UserError
+from finetune.models.adapters import add_lora
+from finetune.models.layers import reinitialize_layers, train_last_layers
+from finetune.models.pooled import PooledEncoderConfig, PooledEncoderForSequenceClassification, without_pooler
 from finetune.models.pretrained import check_fit, load_pretrained, set_dropout
 from finetune.recipe import TEXT_TASKS, EncoderModel, Task
+
+_HIDDEN_DROPOUT = ("hidden_dropout_prob", "dropout", "mlp_dropout")
+"""Where architectures keep the rate that their heads take where none is given for those."""
 
 
 def head(task: Task, labels: Sequence[str]) -> dict[str, Any]:
@@ -51,6 +59,7 @@ def build_encoder(
     """
     # A num_labels that conflicts with the names would silently reset the names, so only the names are given.
     names = head(task, labels)
+    is_pooled = model.pooling != "cls"
     if model.from_scratch is not None:
         sizes = model.from_scratch.model_dump(exclude={"initial_embeddings"})
         values: dict[str, Any] = sizes | {"attn_implementation": attention}
@@ -62,6 +71,8 @@ def build_encoder(
             **names,
         )
         set_dropout(scratch, model.dropout)
+        if is_pooled:
+            return PooledEncoderForSequenceClassification(_pooled_config(scratch, model, names))
         return BertForMaskedLM(scratch) if task == "masked_lm" else BertForSequenceClassification(scratch)
 
     def prepare(config: PreTrainedConfig, name: str) -> None:
@@ -70,25 +81,63 @@ def build_encoder(
         config.update(names)
         set_dropout(config, model.dropout)
 
-    encoder, loading = load_pretrained(
-        model,
-        AutoModelForMaskedLM if task == "masked_lm" else AutoModelForSequenceClassification,
-        MODEL_FOR_MASKED_LM_MAPPING if task == "masked_lm" else MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
-        "masked language-model" if task == "masked_lm" else "classification",
-        prepare,
-        attention,
+    kind: tuple[Any, Any, str] = (
+        AutoModelForSequenceClassification,
+        MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+        "classification",
     )
-    check_fit(encoder, tokenizer, max_length, str(model.model_name_or_path))
-    if model.tuning == "frozen":
-        _freeze(encoder, loading)
+    if task == "masked_lm":
+        kind = AutoModelForMaskedLM, MODEL_FOR_MASKED_LM_MAPPING, "masked language-model"
+    elif is_pooled:
+        kind = AutoModel, MODEL_MAPPING, "encoder without a"
+    encoder, loading = load_pretrained(model, *kind, prepare, attention)
+    name = str(model.model_name_or_path)
+    check_fit(encoder, tokenizer, max_length, name)
+    drawn = {*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])}
+    if is_pooled:
+        encoder, drawn = _with_pooling(encoder, model, names), set()
+    reinitialize_layers(encoder, model.reinitialized_layers, name)
+    match model.tuning:
+        case "frozen":
+            _freeze(encoder, drawn)
+        case "last_layers":
+            train_last_layers(encoder, model.trained_layers, name)
+        case "lora":
+            return add_lora(encoder, model.lora, name, model.revision, _heads(encoder, drawn))
     return encoder
 
 
-def _freeze(encoder: PreTrainedModel, loading: dict[str, Any]) -> None:
+def _pooled_config(inner: PreTrainedConfig, model: EncoderModel, names: dict[str, Any]) -> PooledEncoderConfig:
+    """Of a head that looks at all states; its dropout is that of the architecture's own head."""
+    rates = (getattr(inner, name, None) for name in ("classifier_dropout", "seq_classif_dropout", *_HIDDEN_DROPOUT))
+    rate = next((rate for rate in rates if rate is not None), 0.1)
+    # Left out, it would be taken away from the encoder's, which then forgets to mask the padding.
+    attention = inner._attn_implementation
+    return PooledEncoderConfig(
+        encoder=inner, pooling=model.pooling, head_dropout=rate, attn_implementation=attention, **names
+    )
+
+
+def _with_pooling(encoder: PreTrainedModel, model: EncoderModel, names: dict[str, Any]) -> PreTrainedModel:
+    if without_pooler(encoder.config):
+        encoder.pooler = None  # type: ignore[assignment]
+    return PooledEncoderForSequenceClassification(_pooled_config(encoder.config, model, names), encoder)
+
+
+def _freeze(encoder: PreTrainedModel, drawn: set[str]) -> None:
     """Train nothing but what the checkpoint lacks and what is no part of the encoder: the pooler perhaps, the head."""
-    drawn = {*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])}
     for name, parameter in encoder.named_parameters():
         parameter.requires_grad = name in drawn or not name.startswith(f"{encoder.base_model_prefix}.")
+
+
+def _heads(encoder: PreTrainedModel, drawn: set[str]) -> list[str]:
+    """The modules that begin at random, and so have to be trained and kept whole: the pooler perhaps, the head."""
+    prefix = encoder.base_model_prefix
+    names = [
+        name for name, child in encoder.named_children() if name != prefix and any(True for _ in child.parameters())
+    ]
+    within = {".".join(name.split(".")[:2]) for name in drawn if name.startswith(f"{prefix}.")}
+    return [*names, *sorted(within)]
 
 
 def _check_label_order(config: PreTrainedConfig, labels: Sequence[str], name: str) -> None:

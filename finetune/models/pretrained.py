@@ -112,11 +112,17 @@ def set_dropout(config: PreTrainedConfig, rate: float | None) -> None:
 
 def max_positions(model: PreTrainedModel) -> int | None:
     """The longest sequence that a model has positions for, in tokens; None where its configuration does not say."""
-    table, configured = _position_table(model), getattr(model.config, "max_position_embeddings", None)
+    table, configured = _position_table(model), getattr(encoder_config(model), "max_position_embeddings", None)
     limits = [configured] if configured is not None and configured > 0 else []  # XLNet says -1
     if table is not None:
         limits.append(table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1))
     return min(limits, default=None)
+
+
+def encoder_config(model: PreTrainedModel) -> PreTrainedConfig:
+    """The configuration of what reads the text, where a model around it has one of its own."""
+    inner = getattr(model.config, "encoder", None)
+    return inner if isinstance(inner, PreTrainedConfig) else model.config
 
 
 def _position_table(model: PreTrainedModel) -> nn.Embedding | None:
@@ -138,7 +144,9 @@ def _attention(config: PreTrainedConfig, mapping: Any, what: str, attention: str
 def _check_weights(model: PreTrainedModel, loading: dict[str, Any], name: str) -> None:
     """What the checkpoint lacks begins at random: right for a head, and for a pooler, never for what is below."""
     lacking = [*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])]
-    body = sorted(key for key in lacking if key.startswith(f"{model.base_model_prefix}.") and "pooler" not in key)
+    # A model without a head is all body.
+    prefix = f"{model.base_model_prefix}." if hasattr(model, model.base_model_prefix) else ""
+    body = sorted(key for key in lacking if key.startswith(prefix) and "pooler" not in key)
     if body:
         raise UserError(
             f"model {name!r}: {len(body)} tensors of the model are missing there or have another shape, such as "

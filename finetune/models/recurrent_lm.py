@@ -156,21 +156,11 @@ class RecurrentForCausalLM(RecurrentPreTrainedModel, GenerationMixin):
         inputs: Any = states
         if lengths is not None:
             inputs = pack_padded_sequence(states, lengths.cpu(), batch_first=True, enforce_sorted=False)
-        weights: dict[str, Tensor] = {}
-        if self.training and self.config.weight_dropout:
-            whole = cast("Tensor", cell.weight_hh_l0)
-            weights = {"weight_hh_l0": nn.functional.dropout(whole, self.config.weight_dropout)}
+        weights = self._dropped_weights(cell)
         outputs, final = functional_call(cell, weights, (inputs, begin)) if weights else cell(inputs, begin)
         if lengths is not None:
             outputs, _ = pad_packed_sequence(outputs, batch_first=True, total_length=states.shape[1])
         return outputs, torch.cat(final) if isinstance(final, tuple) else final
-
-    def _locked_dropout(self, states: Tensor) -> Tensor:
-        """Dropout of (batch, length, size) with one mask for all steps of a row (Gal & Ghahramani 2016)."""
-        if not self.training or self.config.dropout == 0:
-            return states
-        kept = states.new_ones(states.shape[0], 1, states.shape[2])
-        return states * nn.functional.dropout(kept, self.config.dropout)
 
     def prepare_inputs_for_generation(self, input_ids: Tensor, *_: Any, **kwargs: Any) -> dict[str, Any]:
         """The prompt with its padding at first, and then one token and the state."""

@@ -12,7 +12,21 @@ import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
 from finetune.errors import UserError
-from finetune.recipe import EMBEDDED_PREFIX, Data, MajorityFloor, Recipe, TfidfFloor, published_tree, write_yaml
+from finetune.recipe import (
+    EMBEDDED_PREFIX,
+    BagModel,
+    CnnModel,
+    Data,
+    EncoderModel,
+    MajorityFloor,
+    Model,
+    Recipe,
+    RecurrentModel,
+    Task,
+    TfidfFloor,
+    published_tree,
+    write_yaml,
+)
 from finetune.reporting import plots
 from finetune.reporting.compare import read_any_comparison
 from finetune.reporting.comparison import Curve, Metric, describe_model, read_curve, summarize_data
@@ -44,6 +58,13 @@ PERSON_SECTIONS = {
     "data-rights": "Where the texts come from, and the right to use them",
 }
 """What no program can know: a push warns while one of these is empty."""
+OWN_CODE = {
+    "RecurrentForSequenceClassification": ("recurrent.py", "pooling.py"),
+    "RecurrentForCausalLM": ("recurrent_lm.py", "recurrent.py", "pooling.py"),
+    "ShallowForSequenceClassification": ("shallow.py", "recurrent.py", "pooling.py"),
+    "PooledEncoderForSequenceClassification": ("pooled.py", "pooling.py"),
+}
+"""This project's own architectures: the file of this package that defines each, and those that it needs."""
 _TASK_NAMES = {
     "classify": ("text-classification", "Text Classification"),
     "rate": ("text-classification", "Text Regression"),
@@ -177,7 +198,7 @@ def render_card(
         "labels": account.get("labels", []),
         "model": (describe_writer if recipe.task == "generate" else describe_model)(recipe.model),
         "is_floor": isinstance(recipe.model, MajorityFloor | TfidfFloor),
-        "is_recurrent": recipe.model.family == "recurrent",
+        "own_code": _own_code(recipe.model, recipe.task),
         "as_adapter": as_adapter,
         "base_model": _base_model(recipe),
         "start": _start(recipe),
@@ -474,6 +495,19 @@ def _samples(run: RunDirectory, prompt_labels: Sequence[str]) -> list[dict[str, 
         for record in run.samples()[:_MOST_SAMPLES]
         if not record.get("copied")
     ]
+
+
+def _own_code(model: Model, task: Task) -> tuple[str, ...]:
+    """The files of this package without which a model cannot be loaded; none for transformers' own architectures."""
+    match model:
+        case RecurrentModel():
+            return OWN_CODE["RecurrentForCausalLM" if task == "generate" else "RecurrentForSequenceClassification"]
+        case BagModel() | CnnModel():
+            return OWN_CODE["ShallowForSequenceClassification"]
+        case EncoderModel() if model.pooling != "cls":
+            return OWN_CODE["PooledEncoderForSequenceClassification"]
+        case _:
+            return ()
 
 
 def _is_blank(content: str) -> bool:

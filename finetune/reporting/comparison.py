@@ -9,7 +9,17 @@ from typing import Any, assert_never
 
 import finetune
 from finetune.errors import UserError
-from finetune.recipe import DecoderModel, EncoderModel, MajorityFloor, Model, Recipe, RecurrentModel, TfidfFloor
+from finetune.recipe import (
+    BagModel,
+    CnnModel,
+    DecoderModel,
+    EncoderModel,
+    MajorityFloor,
+    Model,
+    Recipe,
+    RecurrentModel,
+    TfidfFloor,
+)
 from finetune.run import RunDirectory, open_run
 
 FORMAT = 1
@@ -282,22 +292,41 @@ def describe_model(model: Model) -> str:
             cell = ("Bi" if model.bidirectional else "") + model.cell.upper()
             pooling = "last state" if model.pooling == "last" else f"{model.pooling} pooling"
             return f"{cell}, {model.num_layers} x {model.hidden_size}, {pooling}"
+        case BagModel():
+            return f"bag of embeddings, {model.embedding_size}, {model.pooling} pooling"
+        case CnnModel():
+            return f"CNN, {model.filters} filters of {', '.join(map(str, model.kernel_sizes))} tokens each"
         case EncoderModel() | DecoderModel():
             if model.from_scratch is not None:
                 sizes, kind = model.from_scratch, "BERT-type" if model.family == "encoder" else "GPT-type"
                 return f"{kind} {model.family} from scratch, {sizes.num_hidden_layers} x {sizes.hidden_size}"
             origin = str(model.model_name_or_path)
             # A path of this machine says nothing to a reader of the page beyond its last part.
-            is_frozen = model.family == "encoder" and model.tuning == "frozen"
-            how = "with a new head, itself frozen" if is_frozen else "fine-tuned"
-            return f"{printable(Path(origin).name if Path(origin).is_absolute() else origin)} {how}"
+            name = printable(Path(origin).name if Path(origin).is_absolute() else origin)
+            return f"{name} {describe_tuning(model)}"
         case _:
             assert_never(model)
 
 
+def describe_tuning(model: EncoderModel | DecoderModel) -> str:
+    """What was done to a pretrained model, such as "with a new head over the mean of all states, itself frozen"."""
+    how = {"frozen": "with a new head, itself frozen", "lora": "fine-tuned by LoRA"}.get(model.tuning, "fine-tuned")
+    if isinstance(model, DecoderModel):
+        return how
+    if model.tuning == "last_layers":
+        how = f"with its last {_layers(model.trained_layers)} fine-tuned"
+    if model.reinitialized_layers:
+        how += f", the last {_layers(model.reinitialized_layers)} anew"
+    return how if model.pooling == "cls" else f"{how}, {model.pooling} pooling"
+
+
+def _layers(count: int) -> str:
+    return "layer" if count == 1 else f"{count} layers"
+
+
 def _settings(recipe: Recipe) -> dict[str, str | int | float]:
     settings: dict[str, str | int | float] = {"seed": recipe.seed}
-    if isinstance(recipe.model, EncoderModel | DecoderModel | RecurrentModel):
+    if not isinstance(recipe.model, MajorityFloor | TfidfFloor):
         training = recipe.training
         settings |= {
             "text.max_length": recipe.text.max_length,

@@ -15,8 +15,8 @@ from finetune.errors import UserError
 from finetune.reporting.text_comparison import refuse_other_parts, text_sums
 from finetune.run import RunDirectory
 
-_SAMPLES = 2000
-_CONFIDENCE = 0.95
+SAMPLES = 2000
+CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -74,29 +74,29 @@ def summarize_curve(task: str, cells: Sequence[Cell], tuning: Mapping[str, Any],
         "sizes": sizes,
         "train_rows": train_rows,
         "test_rows": cells[0].run.scores()["splits"]["test"]["count"],
-        "confidence_level": _CONFIDENCE,
-        "bootstrap_samples": _SAMPLES,
+        "confidence_level": CONFIDENCE,
+        "bootstrap_samples": SAMPLES,
         "tuning": dict(tuning),
         "by_size": [],
     }
     for size in sizes:
         of_size = sorted((cell for cell in cells if cell.size == size), key=lambda cell: cell.seed)
         by_recipe = [[cell for cell in of_size if cell.recipe == name] for name in recipes]
-        sums = np.stack([[_sums(task, cell.run) for cell in of_recipe] for of_recipe in by_recipe])
+        sums = np.stack([[sums_of_rows(task, cell.run) for cell in of_recipe] for of_recipe in by_recipe])
         if task == "generate":
             for cell, of_cell in zip(chain(*by_recipe), chain(*sums), strict=True):
                 refuse_other_parts(by_recipe[0][0].run, sums[0, 0], cell.run, of_cell)
-        by_seed, draws = _values(task, sums.sum(axis=2)), _bootstrap(task, sums)
+        by_seed, draws = scores_of_sums(task, sums.sum(axis=2)), bootstrap_scores(task, sums)
         means = by_seed.mean(axis=1)
         entry: dict[str, Any] = {"size": size, "tuned_at": by_recipe[0][0].tuned_at, "recipes": {}}
         for i, name in enumerate(recipes):
             entry["recipes"][name] = {
-                metric: _interval(float(means[i]), draws[:, i]),
+                metric: interval_of(float(means[i]), draws[:, i]),
                 "by_seed": [float(value) for value in by_seed[i]],
                 "factor": by_recipe[i][0].factor,
                 "training_seconds": [cell.run.scores()["cost"]["training_seconds"] for cell in by_recipe[i]],
                 "difference": {
-                    other: _interval(float(means[i] - means[j]), draws[:, i] - draws[:, j])
+                    other: interval_of(float(means[i] - means[j]), draws[:, i] - draws[:, j])
                     for j, other in enumerate(recipes)
                     if j != i
                 },
@@ -105,7 +105,7 @@ def summarize_curve(task: str, cells: Sequence[Cell], tuning: Mapping[str, Any],
     return result
 
 
-def _sums(task: str, run: RunDirectory) -> NDArray[np.float64]:
+def sums_of_rows(task: str, run: RunDirectory) -> NDArray[np.float64]:
     """What the score of a run is made of, (rows, columns), rows in the order of their ids."""
     if task == "generate":
         return text_sums(run)
@@ -114,7 +114,7 @@ def _sums(task: str, run: RunDirectory) -> NDArray[np.float64]:
     return np.stack([correct, np.ones_like(correct)], axis=1).astype(np.float64)
 
 
-def _values(task: str, sums: NDArray[np.float64]) -> NDArray[np.float64]:
+def scores_of_sums(task: str, sums: NDArray[np.float64]) -> NDArray[np.float64]:
     """The score of sums over rows, (..., columns) -> (...)."""
     if task == "generate":
         from finetune.evaluation import language  # late: it loads torch
@@ -123,21 +123,21 @@ def _values(task: str, sums: NDArray[np.float64]) -> NDArray[np.float64]:
     return sums[..., 0] / sums[..., 1]
 
 
-def _bootstrap(task: str, sums: NDArray[np.float64]) -> NDArray[np.float64]:
+def bootstrap_scores(task: str, sums: NDArray[np.float64]) -> NDArray[np.float64]:
     """Mean scores of resampled seeds and rows: (recipes, seeds, rows, columns) -> (samples, recipes)."""
     generator = np.random.default_rng(0)
     recipes, seeds, rows, _ = sums.shape
     by_column = np.ascontiguousarray(sums.swapaxes(2, 3))  # several times as fast
-    draws = np.empty((_SAMPLES, recipes))
-    for sample in range(_SAMPLES):
+    draws = np.empty((SAMPLES, recipes))
+    for sample in range(SAMPLES):
         of_seeds = np.bincount(generator.integers(0, seeds, seeds), minlength=seeds) / seeds
         of_rows = np.bincount(generator.integers(0, rows, rows), minlength=rows).astype(np.float64)
-        draws[sample] = _values(task, by_column @ of_rows) @ of_seeds
+        draws[sample] = scores_of_sums(task, by_column @ of_rows) @ of_seeds
     return draws
 
 
-def _interval(value: float, draws: NDArray[np.float64]) -> dict[str, float]:
-    tail = (1 - _CONFIDENCE) / 2
+def interval_of(value: float, draws: NDArray[np.float64]) -> dict[str, float]:
+    tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(draws, [tail, 1 - tail])
     return {"value": value, "low": float(low), "high": float(high)}
 
@@ -159,11 +159,11 @@ def curve_markdown(summary: Mapping[str, Any]) -> str:
     lines = [f"| {measure.title} | {' | '.join(sizes)} |", f"| :--- |{' ---: |' * len(sizes)}"]
     for name in summary["recipes"]:
         scores = [entry["recipes"][name][measure.metric] for entry in summary["by_size"]]
-        lines.append(_row(name, [_shown(measure, score) for score in scores]))
+        lines.append(_row(name, [show_interval(measure, score) for score in scores]))
     first, *others = summary["recipes"]
     for name in others:
         gaps = [entry["recipes"][first]["difference"][name] for entry in summary["by_size"]]
-        lines.append(_row(f"{first} − {name}", [_shown(measure, gap, sign="+") for gap in gaps]))
+        lines.append(_row(f"{first} − {name}", [show_interval(measure, gap, sign="+") for gap in gaps]))
     if others:
         lines += ["", *(f"- {_standing(summary, measure, entry)}" for entry in summary["by_size"])]
     return "\n".join([*lines, "", _account(summary, measure), ""])
@@ -179,10 +179,10 @@ def _standing(summary: Mapping[str, Any], measure: Measure, entry: Mapping[str, 
     of_rival = f"the best of the others, {rival}" if len(others) > 1 else rival
     at = f"{entry['size']:,} rows: {first}"
     if lead["low"] > 0:
-        return f"{at} is {_shown(measure, lead)} {measure.unit} ahead of {of_rival}."
+        return f"{at} is {show_interval(measure, lead)} {measure.unit} ahead of {of_rival}."
     if lag["low"] > 0:
-        return f"{at} loses: it is {_shown(measure, lag)} {measure.unit} behind {of_rival}."
-    return f"{at} is not told apart from {of_rival}: {_shown(measure, lead, sign='+')} {measure.unit}."
+        return f"{at} loses: it is {show_interval(measure, lag)} {measure.unit} behind {of_rival}."
+    return f"{at} is not told apart from {of_rival}: {show_interval(measure, lead, sign='+')} {measure.unit}."
 
 
 def _account(summary: Mapping[str, Any], measure: Measure) -> str:
@@ -229,7 +229,7 @@ def _row(name: str, cells: Sequence[str]) -> str:
     return f"| {name} | {' | '.join(cells)} |"
 
 
-def _shown(measure: Measure, interval: Mapping[str, float], sign: str = "") -> str:
+def show_interval(measure: Measure, interval: Mapping[str, float], sign: str = "") -> str:
     form = f"{sign}.{measure.digits}f"
     value, low, high = (f"{measure.scale * interval[end]:{form}}" for end in ("value", "low", "high"))
     return f"{value} [{low}, {high}]"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 import finetune
 from finetune.errors import UserError
-from finetune.recipe import DecoderModel, Model, RecurrentModel
+from finetune.recipe import Model, RecurrentModel
 from finetune.reporting import plots
 from finetune.reporting.comparison import (
     Curve,
@@ -196,8 +196,7 @@ def describe_writer(model: Model) -> str:
     """`describe_model` for models that write: an LSTM has layers, but nothing to pool."""
     if isinstance(model, RecurrentModel):
         return f"{model.cell.upper()} language model from scratch, {model.num_layers} x {model.hidden_size}"
-    adapted = " by LoRA" if isinstance(model, DecoderModel) and model.tuning == "lora" else ""
-    return f"{describe_model(model)}{adapted}"
+    return describe_model(model)
 
 
 def _samples(directories: Sequence[RunDirectory]) -> tuple[SampledRow, ...]:

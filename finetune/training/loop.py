@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from finetune import tasks
 from finetune.errors import Interrupted, UserError
 from finetune.losses import Criterion
+from finetune.models.layers import still_frozen_parts
 from finetune.models.recurrent_lm import State
 from finetune.progress import ProgressBar, say
 from finetune.recipe import Training
@@ -143,6 +144,7 @@ def train_step(job: Job, state: LoopState, step: Step, signal_number: int) -> in
     step.targets, signal_number = (int(total) for total in _sum(job, [own, signal_number]))
     learning_rate = float(job.scheduler.get_last_lr()[0])
     job.model.train()
+    still_frozen_parts(job.accelerator.unwrap_model(job.model))
     own_loss, carried = _accumulate(job, state, step)
     loss_sum = _sum(job, [own_loss])[0]
     step.mean_loss = loss_sum / max(1, step.targets)  # rows of nothing but unmaskable tokens have none

@@ -1,6 +1,5 @@
 """The optimizer, its learning rate for each layer, and the schedule."""
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,11 +8,8 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 from transformers import get_scheduler
 
+from finetune.models.layers import layer_depths
 from finetune.recipe import Training
-
-_LAYER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?|albert_layer_groups)\.(\d+)\.")
-"""How the stacked layers of a model are called: BERT, ELECTRA, DistilBERT, DeBERTa; ModernBERT and this project's
-recurrent models; GPT-2; ALBERT, whose layers share one set of weights."""
 
 
 def build_optimizer(model: nn.Module, training: Training) -> torch.optim.Optimizer:
@@ -53,25 +49,6 @@ def _groups(model: nn.Module, training: Training) -> Iterator[dict[str, Any]]:
         rate = training.learning_rate * training.layerwise_lr_decay ** (top - depth)
         yield {"params": decayed, "weight_decay": training.weight_decay, "lr": rate}
         yield {"params": others, "weight_decay": 0.0, "lr": rate}
-
-
-def layer_depths(model: nn.Module) -> dict[str, int]:
-    """Each parameter's distance from the text: 0 for embeddings, 1 for the first layer, ... one more for the head.
-
-    Whatever is no numbered layer, and no embedding, counts as the head: poolers, classifiers, the last norm.
-    """
-    embedding_names = {
-        f"{name}." for name, module in model.named_modules() if name.rpartition(".")[2].startswith("embedding")
-    } | {f"{name}." for name, module in model.named_modules() if isinstance(module, nn.Embedding)}
-    depths: dict[str, int] = {}
-    for name, _ in model.named_parameters():
-        found = _LAYER.search(name)
-        if found is not None:
-            depths[name] = int(found[1]) + 1
-        elif name.startswith(tuple(embedding_names)):
-            depths[name] = 0
-    top = max(depths.values(), default=0) + 1
-    return {name: depths.get(name, top) for name, _ in model.named_parameters()}
 
 
 def keep_frozen(model: nn.Module, epoch: int) -> None:

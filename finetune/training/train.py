@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import datasets
 import numpy as np
@@ -36,7 +36,6 @@ from finetune.recipe import (
     EncoderModel,
     MajorityFloor,
     Recipe,
-    RecurrentModel,
     TfidfFloor,
     with_values,
 )
@@ -53,6 +52,7 @@ from finetune.text import (
 )
 from finetune.training import environment
 from finetune.training.batches import EpochBatches
+from finetune.training.features import cut_frozen, with_features
 from finetune.training.log import TrainingLog
 from finetune.training.loop import Job, LoopState, fit, restore
 from finetune.training.optim import build_optimizer, build_scheduler
@@ -121,7 +121,9 @@ def _start(recipe: Recipe, splits: Splits) -> tuple[PreTrainedModel | None, PreT
             raise UserError("the floors read one text: leave data.text_pair_column out, or choose another model.family")
         return None, None
     tokenizer = build_tokenizer(recipe, splits)
-    attention = "eager" if isinstance(recipe.model, RecurrentModel) else recipe.model.attn_implementation
+    attention = "eager"
+    if isinstance(recipe.model, EncoderModel | DecoderModel):
+        attention = recipe.model.attn_implementation
     set_seed(recipe.seed)  # what was drawn before must not matter to the initial weights
     model = build_model(recipe.model, recipe.task, splits.labels, tokenizer, recipe.text.max_length, attention)
     if recipe.task == "rate":
@@ -170,8 +172,18 @@ def _train_model(
     encoded = {split: _encode(split, recipe, splits, tokenizer) for split in early}
     say(f"{recipe.name}: {_parameter_count(raw_model):,} parameters, {len(tokenizer):,} tokens", main_process=main)
     trainable = sum(p.numel() for p in raw_model.parameters() if p.requires_grad)
-    model, state = _fit(raw_model, recipe, encoded, tokenizer, run, accelerator, goes_on=goes_on)
-    if isinstance(recipe.model, DecoderModel) and recipe.model.tuning == "lora":
+    cut = cut_frozen(raw_model, recipe, encoded["train"], tokenizer, accelerator)
+    if cut is None:
+        model, state = _fit(raw_model, recipe, encoded, tokenizer, run, accelerator, goes_on=goes_on)
+    else:
+        rows = {
+            split: with_features(cut, encoded[split], tokenizer, accelerator, recipe.evaluation.batch_size, split)
+            for split in early
+        }
+        _, state = _fit(cut, recipe, rows, tokenizer, run, accelerator, goes_on=goes_on)
+        # The head that was trained is the model's own.
+        model = raw_model
+    if getattr(recipe.model, "tuning", "full") == "lora":
         # What is scored is what is saved: the merged weights.
         model = raw_model = merge_adapter(raw_model, run.adapter_directory if main else None)
     if main:
@@ -283,7 +295,7 @@ def _draws(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> list[SubwordSa
 
 
 def _fit(
-    raw_model: PreTrainedModel,
+    raw_model: nn.Module,
     recipe: Recipe,
     encoded: dict[str, datasets.Dataset],
     tokenizer: PreTrainedTokenizerBase,
@@ -303,7 +315,7 @@ def _fit(
     if checkpoint is None and sizes is not None and sizes.initial_embeddings == "ppmi":
         # Before the processes are joined, so that all begin with the main one's.
         say(f"{recipe.name}: counting word vectors", main_process=accelerator.is_main_process)
-        start_from_counts(raw_model, encoded["train"], tokenizer, recipe.seed)
+        start_from_counts(cast("PreTrainedModel", raw_model), encoded["train"], tokenizer, recipe.seed)
     optimizer = build_optimizer(raw_model, training)
     scheduler = build_scheduler(optimizer, training, total_steps)
     model, prepared = accelerator.prepare(raw_model, optimizer)

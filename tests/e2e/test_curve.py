@@ -12,7 +12,7 @@ from finetune.data import load_splits
 from finetune.data.splits import column
 from finetune.errors import UserError
 from finetune.recipe import load_recipe
-from finetune.reporting.learning_curve import _bootstrap, curve_markdown
+from finetune.reporting.learning_curve import bootstrap_scores, curve_markdown
 
 RNN = """
 name: gru
@@ -164,7 +164,7 @@ def test_intervals_have_seeds_and_rows_in_them():
     alike = np.repeat(generator.random((1, 1, 500)) < 0.8, 4, axis=1).astype(float)
     differing = np.stack([np.full(500, share) for share in (0.6, 0.7, 0.8, 0.9)])[None]
     rows_only, seeds_only = (
-        _bootstrap("classify", np.stack([correct, np.ones_like(correct)], axis=-1))[:, 0]
+        bootstrap_scores("classify", np.stack([correct, np.ones_like(correct)], axis=-1))[:, 0]
         for correct in (alike, differing)
     )
     assert rows_only.std() == pytest.approx(alike.std() / 500**0.5, rel=0.1)

@@ -10,8 +10,9 @@ from training_setup import prepare, run_loop
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from finetune.errors import UserError
+from finetune.models.layers import layer_depths
 from finetune.recipe import Training
-from finetune.training.optim import build_optimizer, build_scheduler, keep_frozen, layer_depths
+from finetune.training.optim import build_optimizer, build_scheduler, keep_frozen
 
 SMALL = {
     "hidden_size": 16,
