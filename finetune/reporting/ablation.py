@@ -112,8 +112,10 @@ def _gain(
     share = float((means[by] - means[start]) / (means[end] - means[start])) if means[end] != means[start] else None
     found: dict[str, Any] = {"from": gain.start, "to": gain.end, "by": name, "gain": whole, "share": None}
     if share is not None and (whole["low"] > 0 or whole["high"] < 0):
-        of_draws = (draws[:, by] - draws[:, start]) / (draws[:, end] - draws[:, start])
-        found["share"] = interval_of(share, of_draws)
+        whole_draws = draws[:, end] - draws[:, start]
+        # In the few draws without any gain there is nothing to share.
+        has_gain = whole_draws != 0
+        found["share"] = interval_of(share, ((draws[:, by] - draws[:, start])[has_gain] / whole_draws[has_gain]))
     return found
 
 
