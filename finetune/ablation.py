@@ -15,6 +15,8 @@ from finetune.reporting.learning_curve import MEASURES
 from finetune.run import RunDirectory
 from finetune.training import train
 
+_NEEDED = {"recipe", "variants"}
+
 
 def shipped_variants() -> dict[str, Path]:
     """The files of variants in the package, by name."""
@@ -27,8 +29,9 @@ def load_variants(
 ) -> tuple[list[tuple[Variant, Recipe]], list[Gain]]:
     """The variants of all files in their order, each with its whole recipe, and the gains to be told.
 
-    A file names a `recipe` and, under `variants`, by name the dotted fields that each changes. `gains` are of the form
-    {from: NAME, to: NAME, by: [NAME, ...]}. Overrides are for every variant, and come before its own changes.
+    A file names a `recipe` and, under `variants`, by name the dotted fields that each changes; `common` are changes for
+    all of them. `gains` are of the form {from: NAME, to: NAME, by: [NAME, ...]}. Overrides are for every variant of
+    every file: they go over what is common, and a variant's own changes over them.
 
     Raises:
         UserError: a file that is missing or says something else, or a variant whose recipe does not hold together.
@@ -38,21 +41,26 @@ def load_variants(
     for name in files:
         file = shipped_variants().get(name, Path(name))
         tree = read_yaml_file(file)
-        if not isinstance(tree, dict) or not {"recipe", "variants"} <= tree.keys() <= {"recipe", "variants", "gains"}:
-            raise UserError(f"{file}: variants are told by two keys, recipe and variants (and gains, if any)")
-        if not isinstance(tree["variants"], dict) or not all(
-            isinstance(changes, dict | None) for changes in tree["variants"].values()
-        ):
+        if not isinstance(tree, dict) or not _NEEDED <= tree.keys() <= _NEEDED | {"common", "gains"}:
+            raise UserError(f"{file}: two keys are needed, recipe and variants; common and gains may stand beside them")
+        common = _changes(file, "common", tree.get("common"))
+        if not isinstance(tree["variants"], dict):
             raise UserError(f"{file}: under variants stands a name, and below it the fields that it changes")
         for variant, changes in tree["variants"].items():
-            own = [(key, _written(value)) for key, value in (changes or {}).items()]
+            own = _changes(file, f"variants.{variant}", changes)
             try:
-                recipe = load_recipe(tree["recipe"], [*overrides, *own])
+                recipe = load_recipe(tree["recipe"], [*common, *overrides, *own])
             except UserError as error:
                 raise UserError(f"{file}: variant {variant}: {error}") from None
             found.append((Variant(variant, dict(own)), recipe))
         gains += _gains(file, tree.get("gains") or [])
     return found, gains
+
+
+def _changes(file: Path, key: str, changes: object) -> list[tuple[str, str]]:
+    if not isinstance(changes, dict | None):
+        raise UserError(f"{file}: {key} has to name fields and their values, such as {{model.dropout: 0}}")
+    return [(name, _written(value)) for name, value in (changes or {}).items()]
 
 
 def _written(value: object) -> str:

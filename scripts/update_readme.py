@@ -6,6 +6,7 @@ python scripts/update_readme.py reviews reports/quickstart-writers/reviews.md
 python scripts/update_readme.py nsmc reports/nsmc/comparison.md
 python scripts/update_readme.py curve finetune/models/embedded/mini-bert-ko/pretraining/curve-nsmc.json
 python scripts/update_readme.py curve-writers finetune/models/embedded/mini-gpt-ko/pretraining/curve-nsmc.json
+python scripts/update_readme.py ablation finetune/models/embedded/mini-bert-ko/pretraining/ablation-nsmc.json
 python scripts/update_readme.py wikitext runs/wikitext2-lstm
 """
 
@@ -15,6 +16,7 @@ import sys
 from datetime import datetime
 from pathlib import Path
 
+from finetune.reporting.ablation import ablation_markdown
 from finetune.reporting.learning_curve import curve_markdown
 from finetune.run import RunDirectory, open_run
 
@@ -26,7 +28,8 @@ def main(block: str, source: Path) -> None:
     if source.is_dir():
         shown = perplexities(open_run(source))
     elif source.suffix == ".json":
-        shown = curve_markdown(json.loads(source.read_text(encoding="utf-8"))).strip()
+        summary = json.loads(source.read_text(encoding="utf-8"))
+        shown = (ablation_markdown if "variants" in summary else curve_markdown)(summary).strip()
     else:
         text = source.read_text(encoding="utf-8")
         shown = text[text.index("| ") :].partition("\n## ")[0].strip()

@@ -15,12 +15,13 @@ GRU = """
 name: gru
 data: {train_file: reviews.csv}
 text: {vocabulary_size: 200, max_length: 16}
-model: {family: recurrent, cell: gru, embedding_size: 8, hidden_size: 8}
+model: {family: recurrent, cell: gru, embedding_size: 12, hidden_size: 8}
 training: {num_train_epochs: 1, batch_size: 16, learning_rate: 1e-2, threads: 1}
 evaluation: {bootstrap_samples: 100}
 """
 VARIANTS = """
 recipe: gru.yaml
+common: {model.embedding_size: 8}
 variants:
   none: {training.max_steps: 0}
   gru: {}
@@ -109,7 +110,8 @@ def test_shipped_variants_hold_together():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("recipe: gru.yaml\n", "two keys, recipe and variants"),
+        ("recipe: gru.yaml\n", "two keys are needed, recipe and variants"),
+        ("recipe: gru.yaml\nvariants: {a: {}}\ncommon: [b]\n", "common has to name fields"),
         ("recipe: gru.yaml\nvariants: [a, b]\n", "under variants stands a name"),
         ("recipe: gru.yaml\nvariants: {a: {model.size: 3}}\n", "variant a: .*model\\.size: unknown key"),
         ("recipe: gru.yaml\nvariants: {a: {}}\ngains: [a]\n", "gains is a list of"),
