@@ -45,7 +45,7 @@ def whole_words(vectors: NDArray[np.float32], counts: NDArray[np.int64], tokeniz
     """
     known = np.flatnonzero(vectors.any(axis=1))
     known = known[np.lexsort((known, -counts[known]))]
-    texts = [tokenizer.decode([int(token)]).strip() for token in known]
+    texts = [str(tokenizer.decode([int(token)])).strip() for token in known]
     # A tokenizer may have a token for a word at the very beginning and one for it behind a space, which is the word.
     read = _single_tokens(texts, tokenizer)
     chosen = [i for i, text in enumerate(texts) if text.isalpha() and read[i] == known[i]]

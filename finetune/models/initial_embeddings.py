@@ -66,11 +66,11 @@ def start_from_vectors(model: PreTrainedModel, settings: RecurrentModel, tokeniz
             f"{settings.initial_embeddings}, {vectors.shape[1]}; set model.embedding_size {vectors.shape[1]}"
         )
     learnt_for = load_tokenizer(str(directory)).get_vocab()
-    has_vector = vectors.any(axis=1)
+    has_vector = set(np.flatnonzero(vectors.any(axis=1)).tolist())
     pairs = [
         (token_id, learnt_for[token])
         for token, token_id in sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
-        if learnt_for.get(token, len(vectors)) < len(vectors) and has_vector[learnt_for[token]]
+        if learnt_for.get(token) in has_vector
     ]
     if not pairs:
         raise UserError(
