@@ -969,9 +969,9 @@ _FAMILY_CLASSES: dict[str, type[BaseModel]] = {
     "encoder": EncoderModel,
     "decoder": DecoderModel,
     "recurrent": RecurrentModel,
-    "word_vectors": WordVectorModel,
     "majority": MajorityFloor,
     "tfidf": TfidfFloor,
+    "word_vectors": WordVectorModel,
 }
 _FAMILIES = tuple(_FAMILY_CLASSES)
 
