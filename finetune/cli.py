@@ -133,7 +133,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command = add_command(
         "pretrain",
-        help="pretrain an encoder or a decoder on text without labels",
+        help="pretrain an encoder, a decoder or word vectors on text without labels",
         usage="finetune pretrain RECIPE [--overwrite | --resume] [--FIELD VALUE ...]",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=_field_help(),
@@ -354,12 +354,16 @@ def _train(options: argparse.Namespace, rest: Sequence[str]) -> None:
     # To learn to generate is the same from random weights as from another's.
     if options.command == "pretrain" and recipe.task not in TEXT_TASKS:
         raise UserError(f"task {recipe.task} is for `finetune train {options.recipe}`")
-    if options.command == "train" and recipe.task == "masked_lm":
+    if options.command == "train" and recipe.task in ("masked_lm", "word_vectors"):
         raise UserError(f"task {recipe.task} is for `finetune pretrain {options.recipe}`")
     _quiet_libraries()
     from finetune.training import train
 
-    train(recipe, overwrite=options.overwrite, resume=options.resume, command=["finetune", *sys.argv[1:]])
+    run = train(recipe, overwrite=options.overwrite, resume=options.resume, command=["finetune", *sys.argv[1:]])
+    if recipe.task == "word_vectors":
+        from finetune.reporting.word_vectors import write_report
+
+        print(write_report(run))
 
 
 def _tokenizer(options: argparse.Namespace, rest: Sequence[str]) -> None:

@@ -270,6 +270,7 @@ def load_generator(run_or_model: str, revision: str | None = None) -> Generator:
     run, source, chats, labels = run_of(run_or_model), run_or_model, False, dict[str, str]()
     if run is not None:
         recipe = run.recipe()
+        run.refuse_word_vectors()
         if recipe.task != "generate":
             raise UserError(
                 f"{run.path}: its task is {recipe.task}, it does not write text; `finetune predict` uses it"

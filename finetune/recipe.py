@@ -59,8 +59,8 @@ PositiveInteger = Annotated[Integer, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
-Task = Literal["classify", "rate", "masked_lm", "generate"]
-TEXT_TASKS: tuple[Task, ...] = ("masked_lm", "generate")
+Task = Literal["classify", "rate", "masked_lm", "generate", "word_vectors"]
+TEXT_TASKS: tuple[Task, ...] = ("masked_lm", "generate", "word_vectors")
 """Tasks that learn from text alone, without labels."""
 
 
@@ -301,6 +301,16 @@ class _FromScratchModel(BaseModel):
     """The width of the token embeddings."""
     token_dropout: Fraction = 0.0
     """The share of tokens whose whole embedding is dropped in training, which guards against single telling words."""
+    initial_embeddings: str | None = None
+    """Word vectors to begin with: a run of task word_vectors, or a directory with a word_vectors.safetensors."""
+    freeze_embeddings: bool = False
+    """Leave the embeddings as initial_embeddings made them; without it they are learnt further."""
+
+    @model_validator(mode="after")
+    def _embeddings_are_learnt_somewhere(self) -> Self:
+        if self.freeze_embeddings and self.initial_embeddings is None:
+            raise ValueError("freeze_embeddings needs initial_embeddings: random ones have to be learnt")
+        return self
 
 
 class BagModel(_FromScratchModel):
@@ -376,6 +386,27 @@ class RecurrentModel(_FromScratchModel):
         return self
 
 
+class WordVectorModel(BaseModel):
+    """One vector for each token, learnt from what stands near it: what came before pretrained models."""
+
+    model_config = TYPED
+
+    family: Literal["word_vectors"] = "word_vectors"
+    """The kind of model."""
+    method: Literal["cbow", "skip_gram", "ppmi"] = "skip_gram"
+    """Word2vec (`cbow` guesses a token from its neighbours, `skip_gram` these from it), or factorised `ppmi` counts."""
+    dimensions: PositiveInteger = 128
+    """The width of the vectors."""
+    window: PositiveInteger = 5
+    """Tokens on either side that count as near."""
+    min_count: PositiveInteger = 5
+    """Tokens seen less often than this in the training rows get no vector."""
+    negative_samples: PositiveInteger = 5
+    """Tokens drawn by chance against each true one, for cbow and skip_gram."""
+    subsampling: float = Field(default=1e-3, ge=0, le=1)
+    """Tokens with a larger share of the text than this are passed over now and then; 0 never (cbow and skip_gram)."""
+
+
 class MajorityFloor(BaseModel):
     """The floor of floors: always the most frequent training label."""
 
@@ -407,7 +438,7 @@ class TfidfFloor(BaseModel):
 
 
 Model = Annotated[
-    EncoderModel | DecoderModel | RecurrentModel | BagModel | CnnModel | MajorityFloor | TfidfFloor,
+    EncoderModel | DecoderModel | RecurrentModel | BagModel | CnnModel | WordVectorModel | MajorityFloor | TfidfFloor,
     Field(discriminator="family"),
 ]
 
@@ -514,8 +545,11 @@ VALIDATION_METRICS = {
     "rate": ("rmse", "mae", "pearson", "loss"),
     "masked_lm": ("loss", "masked_accuracy", "bits_per_byte"),
     "generate": ("loss", "token_accuracy", "bits_per_byte"),
+    "word_vectors": (),
 }
 """What validation may choose the weights by; the first is the task's own choice."""
+_FOR_WORD_VECTORS = ("num_train_epochs", "threads", "micro_batch_size", "mixed_precision", "metric_for_best_model")
+"""Fields of the training section that a recipe of word vectors may hold: the first, and what every run fills in."""
 
 
 class Evaluation(BaseModel):
@@ -560,7 +594,7 @@ class Recipe(BaseModel):
     seed: Integer = 42
     """The seed of initial weights, dropout, the order of batches, masks and segmentations."""
     task: Task = "classify"
-    """What is learnt: `classify` gives a label, `rate` a number; `masked_lm` fills gaps, `generate` writes on."""
+    """What is learnt: to `classify`, to `rate` by a number, to fill gaps (`masked_lm`), `generate`, `word_vectors`."""
     data: Data
     """Where the rows come from."""
     text: Text = Text()
@@ -602,6 +636,8 @@ class Recipe(BaseModel):
             raise ValueError(f"data.prompt_column and data.messages_column are for generate; the task is {self.task}")
         elif self.model.family == "decoder":
             raise ValueError(f"model.family decoder learns to generate; the task is {self.task}")
+        elif self.model.family == "word_vectors":
+            raise ValueError(f"model.family word_vectors is for task word_vectors; the task is {self.task}")
         if self.training.truncated_bptt is not None:
             if self.task != "generate" or self.model.family != "recurrent":
                 raise ValueError("training.truncated_bptt is for a recurrent model that generates")
@@ -628,7 +664,11 @@ class Recipe(BaseModel):
                 "model.adaptive_softmax_cutoffs need a vocabulary in the order of frequency: text.unit "
                 f"{', '.join(by_frequency)}"
             )
-        families: dict[Task, tuple[str, ...]] = {"masked_lm": ("encoder",), "generate": ("decoder", "recurrent")}
+        families: dict[Task, tuple[str, ...]] = {
+            "masked_lm": ("encoder",),
+            "generate": ("decoder", "recurrent"),
+            "word_vectors": ("word_vectors",),
+        }
         if self.model.family not in families[self.task]:
             raise ValueError(
                 f"task {self.task} is for {' and '.join(families[self.task])} models; model.family "
@@ -648,8 +688,15 @@ class Recipe(BaseModel):
             raise ValueError(f"task {self.task} reads one text a row; leave data.text_pair_column out")
         if self.task != "generate" and (self.data.prompt_column or self.data.messages_column):
             raise ValueError(f"data.prompt_column and data.messages_column are for generate; the task is {self.task}")
-        if self.task == "generate" and self.text.subword_sampling_alpha is not None:
-            raise ValueError("text.subword_sampling_alpha is not for generate, whose targets are the tokens themselves")
+        if self.task != "masked_lm" and self.text.subword_sampling_alpha is not None:
+            raise ValueError(
+                f"text.subword_sampling_alpha is not for {self.task}, whose targets are the tokens themselves"
+            )
+        if self.task == "word_vectors":
+            given = self.training.model_dump(exclude=set(_FOR_WORD_VECTORS))
+            for name, default in Training().model_dump(exclude=set(_FOR_WORD_VECTORS)).items():
+                if given[name] != default:
+                    raise ValueError(f"training.{name} is not for word_vectors, which have num_train_epochs alone")
 
     def _check_language_model(self, model: RecurrentModel) -> None:
         if model.bidirectional:
@@ -777,7 +824,11 @@ def find_recipe(name_or_path: str) -> Path:
 # --- paths ------------------------------------------------------------------------------------------------------------
 
 _FILE_FIELDS = tuple(("data", name) for name in ("train_file", "more_train_files", "validation_file", "test_file"))
-_NAME_OR_PATH_FIELDS = (("model", "model_name_or_path"), ("text", "tokenizer_name_or_path"))
+_NAME_OR_PATH_FIELDS = (
+    ("model", "model_name_or_path"),
+    ("model", "initial_embeddings"),
+    ("text", "tokenizer_name_or_path"),
+)
 
 
 def _absolute_paths(tree: dict[str, Any], base: Path) -> None:
@@ -852,7 +903,9 @@ def recipe_for_file(file: str, overrides: Sequence[tuple[str, str]] = ()) -> Rec
     """
     tree: dict[str, Any] = {"name": "file", "data": {"train_file": file}, "model": {"family": "majority"}}
     task = dict(overrides).get("task")
-    if task in TEXT_TASKS:
+    if task == "word_vectors":
+        tree["model"] = {"family": "word_vectors"}
+    elif task in TEXT_TASKS:
         tree["model"] = {"family": "decoder" if task == "generate" else "encoder", "from_scratch": {}}
     for key, value in overrides:
         _set_dotted(tree, key, _read_yaml(value, f"--{key}"))
@@ -1009,6 +1062,7 @@ _FAMILY_CLASSES: dict[str, type[BaseModel]] = {
     "cnn": CnnModel,
     "majority": MajorityFloor,
     "tfidf": TfidfFloor,
+    "word_vectors": WordVectorModel,
 }
 _FAMILIES = tuple(_FAMILY_CLASSES)
 

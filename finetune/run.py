@@ -11,6 +11,7 @@ from typing import Any
 from finetune.errors import UserError
 from finetune.recipe import Recipe, dump_recipe, load_recipe
 
+WORD_VECTORS_FILE = "word_vectors.safetensors"
 _MOST_PROMPT_LABELS = 10
 """Prompts of more kinds than this are no labels."""
 
@@ -47,7 +48,10 @@ class RunDirectory:
 
     @property
     def scores_file(self) -> Path:
-        """`splits`: per split the metrics with intervals, the count and how often it was scored; `cost`; `samples`."""
+        """`splits`: per split the metrics with intervals, the count and how often it was scored; `cost`; `samples`.
+
+        Of word vectors `neighbours` and `analogies` instead.
+        """
         return self.path / "scores.json"
 
     @property
@@ -85,6 +89,27 @@ class RunDirectory:
         return self.path / "onnx"
 
     @property
+    def vectors_file(self) -> Path:
+        """Where a run learnt word vectors: one tensor `embeddings`, (vocabulary, dimensions), float32.
+
+        Tokens without a vector have zeros.
+        """
+        return self.model_directory / WORD_VECTORS_FILE
+
+    @property
+    def vectors_settings_file(self) -> Path:
+        """What the word vectors are: method, sizes, and how many tokens have one.
+
+        By another name than `config.json`, for which a library would look for a model.
+        """
+        return self.model_directory / "word_vectors.json"
+
+    @property
+    def vectors_report_file(self) -> Path:
+        """Neighbours and analogies of word vectors, to be read."""
+        return self.path / "word_vectors.md"
+
+    @property
     def samples_file(self) -> Path:
         """Where a run learnt to generate: id, prompt, text, stopped, copied and reference, one JSON record a line."""
         return self.path / "samples.jsonl"
@@ -118,8 +143,9 @@ class RunDirectory:
         """The path of its model.
 
         Raises:
-            UserError: it has none, or not yet.
+            UserError: it has none, or not yet; or word vectors, which are no model by themselves.
         """
+        self.refuse_word_vectors()
         if not self.model_directory.is_dir():
             family = self.recipe().model.family
             is_floor = family in ("majority", "tfidf")
@@ -129,6 +155,17 @@ class RunDirectory:
                 "directory"
             )
         return str(self.model_directory)
+
+    def refuse_word_vectors(self) -> None:
+        """
+        Raises:
+            UserError: the run learnt word vectors, and what is asked for needs a model.
+        """
+        if self.recipe().task == "word_vectors":
+            raise UserError(
+                f"{self.path}: word vectors have neither labels nor words to say; begin a recurrent model with them: "
+                f"finetune train RECIPE --model.initial_embeddings {self.path}"
+            )
 
     def recipe(self) -> Recipe:
         return load_recipe(str(self.recipe_file))
@@ -154,6 +191,9 @@ class RunDirectory:
 
     def beside(self) -> dict[str, Any]:
         return self._read(self.beside_file)
+
+    def vectors_settings(self) -> dict[str, Any]:
+        return self._read(self.vectors_settings_file)
 
     def samples(self) -> list[dict[str, Any]]:
         """What a run that learnt to generate wrote; nothing where it kept no samples."""
@@ -214,6 +254,26 @@ def run_of(run_or_model: str) -> RunDirectory | None:
     if not path.exists() and run_or_model.startswith((".", "/", "~", "runs/")):
         raise UserError(f"{run_or_model}: no such run or model directory")
     return None
+
+
+def model_place(name_or_path: str) -> str:
+    """The model directory of a run; anything else as it is."""
+    path = Path(name_or_path).expanduser()
+    return str(RunDirectory(path).model_directory) if (path / "recipe.yaml").is_file() else name_or_path
+
+
+def find_vectors(name: str) -> Path:
+    """The directory of the word vectors that a run learnt, or that lie in a directory by themselves.
+
+    Raises:
+        UserError: there are none.
+    """
+    directory = Path(model_place(name)).expanduser()
+    if not (directory / WORD_VECTORS_FILE).is_file():
+        is_run = (Path(name).expanduser() / "recipe.yaml").is_file()
+        what = "the run has no word vectors, or not yet" if is_run else f"no {WORD_VECTORS_FILE} there"
+        raise UserError(f"model.initial_embeddings {name}: {what}; `finetune pretrain word-vectors-ko` learns some")
+    return directory
 
 
 def create_run(path: Path, *, overwrite: bool = False) -> RunDirectory:

@@ -527,6 +527,13 @@ def test_a_floor_stands_in_the_report_alone(models, tmp_path):
         models_of([floor])
 
 
+def test_word_vectors_are_refused(tmp_path):
+    recipe = f"name: x\ntask: word_vectors\ndata: {{train_file: {tmp_path}/a.txt}}\nmodel: {{family: word_vectors}}\n"
+    (tmp_path / "recipe.yaml").write_text(recipe, encoding="utf-8")
+    with pytest.raises(UserError, match="begin a recurrent model with them"):
+        models_of([str(tmp_path)])
+
+
 def test_odd_requests_end_without_a_traceback_or_a_word_of_them_on_the_terminal(page, capfd):
     assert "The request lacks values." in raw(page, "generate", ["secret"])
     assert SENTENCE.no_text in raw(page, "predict", [{"secret": "secret"}, ""])

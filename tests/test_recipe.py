@@ -185,7 +185,11 @@ def test_every_shipped_recipe_loads_renders_and_names_its_command():
         recipe = load_recipe(name)
         assert recipe.name == name
         lines = path.read_text(encoding="utf-8").splitlines()
-        verbs = {"masked_lm": ["pretrain"], "generate": ["pretrain", "train"]}.get(recipe.task, ["train"])
+        verbs = {
+            "masked_lm": ["pretrain"],
+            "word_vectors": ["pretrain"],
+            "generate": ["pretrain", "train"],
+        }.get(recipe.task, ["train"])
         assert lines[0] in [f"# finetune {verb} {name}" for verb in verbs]
         assert lines[1].startswith("# ")
         assert "# " in render_recipe(recipe)

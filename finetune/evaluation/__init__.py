@@ -1,5 +1,6 @@
 """Evaluation: a model and a split become predictions, predictions become scores with intervals."""
 
+from finetune.evaluation.analogies import describe_analogies, nearest_words, score_analogies, whole_words
 from finetune.evaluation.inference import predict_outputs
 from finetune.evaluation.predictions import Predictions, Ratings, TokenSums, predictions_of
 from finetune.evaluation.record import record_scores
@@ -10,9 +11,13 @@ __all__ = [
     "Ratings",
     "TokenSums",
     "compute_metrics",
+    "describe_analogies",
     "describe_scores",
+    "nearest_words",
     "predict_outputs",
     "predictions_of",
     "record_scores",
     "score",
+    "score_analogies",
+    "whole_words",
 ]

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from finetune.data import Splits
 from finetune.errors import UserError
-from finetune.models import build_model
+from finetune.models import build_model, start_from_vectors
 from finetune.recipe import EncoderModel, Recipe, RecurrentModel, load_recipe, with_values
 from finetune.training import environment
 
@@ -154,4 +154,7 @@ def build(recipe: Recipe, splits: Splits, tokenizer: PreTrainedTokenizerBase) ->
     assert isinstance(recipe.model, RecurrentModel | EncoderModel)
     attention = "eager" if isinstance(recipe.model, RecurrentModel) else recipe.model.attn_implementation
     set_seed(recipe.seed)
-    return build_model(recipe.model, recipe.task, splits.labels, tokenizer, recipe.text.max_length, attention)
+    model = build_model(recipe.model, recipe.task, splits.labels, tokenizer, recipe.text.max_length, attention)
+    if isinstance(recipe.model, RecurrentModel) and recipe.model.initial_embeddings is not None:
+        start_from_vectors(model, recipe.model, tokenizer)
+    return model

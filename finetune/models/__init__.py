@@ -22,25 +22,29 @@ from finetune.models.adapters import merge_adapter
 from finetune.models.decoder import SAMPLING_FIELDS, build_decoder, refuse_encoder
 from finetune.models.encoder import build_encoder, head
 from finetune.models.floors import Floor
+from finetune.models.initial_embeddings import save_vectors, start_from_vectors
 from finetune.models.pooled import PooledEncoderForSequenceClassification
 from finetune.models.pretrained import LOADING_ERRORS, encoder_config, max_positions
 from finetune.models.recurrent import RecurrentConfig, RecurrentForSequenceClassification
 from finetune.models.recurrent_lm import RecurrentForCausalLM
 from finetune.models.shallow import ShallowConfig, ShallowForSequenceClassification
-from finetune.models.word_vectors import start_from_counts
+from finetune.models.word_vectors import learn_vectors, start_from_counts
 from finetune.recipe import BagModel, CnnModel, DecoderModel, EncoderModel, RecurrentModel, Task, local_name
 
 __all__ = [
     "SAMPLING_FIELDS",
     "Floor",
     "build_model",
+    "learn_vectors",
     "load_causal_model",
     "load_model",
     "match_inputs",
     "max_positions",
     "merge_adapter",
+    "save_vectors",
     "start_at",
     "start_from_counts",
+    "start_from_vectors",
     "writes_text",
 ]
 

@@ -131,6 +131,7 @@ def write_card(
     Raises:
         UserError: the run is not finished, or the others do not compare with it.
     """
+    run.refuse_word_vectors()
     if not run.is_finished():
         raise UserError(f"{run.path}: the run is not finished; go on with --resume first")
     if beside:
@@ -330,13 +331,13 @@ def _base_model(recipe: Recipe) -> str | None:
     return name if _start(recipe) == "hub" else None
 
 
-def _start(recipe: Recipe) -> Literal["nothing", "random", "embedded", "hub", "local"]:
+def _start(recipe: Recipe) -> Literal["nothing", "random", "vectors", "embedded", "hub", "local"]:
     """What training began from."""
     if isinstance(recipe.model, MajorityFloor | TfidfFloor):
         return "nothing"
     name: str | None = getattr(recipe.model, "model_name_or_path", None)
     if name is None:
-        return "random"
+        return "vectors" if getattr(recipe.model, "initial_embeddings", None) is not None else "random"
     if name.startswith(EMBEDDED_PREFIX):
         return "embedded"
     return "local" if Path(name).is_absolute() or name.startswith((".", "~")) else "hub"

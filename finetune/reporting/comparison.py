@@ -19,6 +19,7 @@ from finetune.recipe import (
     Recipe,
     RecurrentModel,
     TfidfFloor,
+    WordVectorModel,
 )
 from finetune.run import RunDirectory, open_run
 
@@ -209,6 +210,7 @@ def refuse_repeats(paths: Sequence[Path]) -> None:
 
 def test_scores(run: RunDirectory) -> dict[str, Any]:
     """What a run scored on its test split, whatever its task; refused where it was not scored."""
+    run.refuse_word_vectors()
     test: dict[str, Any] | None = run.scores()["splits"].get("test")
     if test is None:
         raise UserError(f"{run.path}: no test scores; run `finetune evaluate {run.path} --split test` first")
@@ -285,6 +287,8 @@ def describe_model(model: Model) -> str:
     match model:
         case MajorityFloor():
             return "majority label"
+        case WordVectorModel():
+            return f"word vectors ({model.method}), {model.dimensions} dimensions"
         case TfidfFloor():
             ngrams = f"{model.min_ngram}-{model.max_ngram}" if model.min_ngram < model.max_ngram else model.max_ngram
             return f"TF-IDF {model.analyzer} {ngrams} + logistic regression"

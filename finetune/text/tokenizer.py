@@ -14,6 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 from finetune.data import Splits
 from finetune.errors import UserError
 from finetune.recipe import DecoderModel, EncoderModel, Recipe, local_name
+from finetune.run import model_place
 from finetune.text import kobert
 from finetune.text.canary import check_tokenizer
 from finetune.text.causal import KOGPT2_SPECIALS, for_generation, is_kogpt2
@@ -101,7 +102,9 @@ def build_tokenizer(recipe: Recipe, splits: Splits) -> PreTrainedTokenizerBase:
     model, generates = recipe.model, recipe.task == "generate"
     joined = recipe.training.truncated_bptt is not None
     if recipe.text.tokenizer_name_or_path is not None:
-        tokenizer = load_tokenizer(recipe.text.tokenizer_name_or_path, generates=generates, joined=joined)
+        # Of a run its tokenizer is meant, as when its word vectors are.
+        named = model_place(recipe.text.tokenizer_name_or_path)
+        tokenizer = load_tokenizer(named, generates=generates, joined=joined)
     elif isinstance(model, EncoderModel | DecoderModel) and model.model_name_or_path is not None:
         tokenizer = load_tokenizer(model.model_name_or_path, model.revision, generates=generates, joined=joined)
     else:

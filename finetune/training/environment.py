@@ -24,6 +24,7 @@ _PACKAGES = (
     "accelerate",
     "datasets",
     "evaluate",
+    "gensim",
     "numpy",
     "peft",
     "safetensors",
@@ -74,7 +75,7 @@ def resolve(recipe: Recipe) -> Recipe:
         "micro_batch_size": micro,
         "mixed_precision": precision,
         "threads": threads,
-        "metric_for_best_model": VALIDATION_METRICS[recipe.task][0] if metric == "auto" else metric,
+        "metric_for_best_model": next(iter(VALIDATION_METRICS[recipe.task]), metric) if metric == "auto" else metric,
     }
     if not isinstance(recipe.model, EncoderModel | DecoderModel):
         return with_values(recipe, training=chosen)

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from finetune.data import load_splits
 from finetune.errors import UserError
 from finetune.progress import ProgressBar, say
-from finetune.recipe import MajorityFloor, Recipe, TfidfFloor, with_values
+from finetune.recipe import MajorityFloor, Recipe, TfidfFloor, WordVectorModel, with_values
 from finetune.run import RunDirectory
 from finetune.training import environment
 from finetune.training.log import TrainingLog
@@ -65,6 +65,8 @@ def learning_rate_range(
     """
     if isinstance(recipe.model, MajorityFloor | TfidfFloor):
         raise UserError(f"{recipe.name}: a {recipe.model.family} floor has no learning rate")
+    if isinstance(recipe.model, WordVectorModel):
+        raise UserError(f"{recipe.name}: word vectors have a learning rate of their own, which is not for choosing")
     if not 0 < lowest < highest or steps < 10:
         raise UserError(f"a range from {lowest:g} to {highest:g} in {steps} steps: it must rise, in 10 steps or more")
     recipe = with_values(recipe, training={"learning_rate": highest, "report_to": "none", "on_nonfinite": "skip"})

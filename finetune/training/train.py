@@ -21,22 +21,35 @@ from finetune.doctor import examine_splits, summarize
 from finetune.errors import UserError
 from finetune.evaluation import (
     compute_metrics,
+    describe_analogies,
     describe_scores,
     predict_outputs,
     predictions_of,
     record_scores,
 )
 from finetune.losses import Criterion, build_criterion
-from finetune.models import Floor, build_model, match_inputs, merge_adapter, start_at, start_from_counts
+from finetune.models import (
+    Floor,
+    build_model,
+    match_inputs,
+    merge_adapter,
+    start_at,
+    start_from_counts,
+    start_from_vectors,
+)
 from finetune.probe import record_probe
 from finetune.progress import ProgressBar, say
 from finetune.recipe import (
     VALIDATION_METRICS,
+    BagModel,
+    CnnModel,
     DecoderModel,
     EncoderModel,
     MajorityFloor,
     Recipe,
+    RecurrentModel,
     TfidfFloor,
+    WordVectorModel,
     with_values,
 )
 from finetune.run import RunDirectory
@@ -58,6 +71,7 @@ from finetune.training.loop import Job, LoopState, fit, restore
 from finetune.training.optim import build_optimizer, build_scheduler
 from finetune.training.resume import check_surroundings, check_unchanged, claim, shared_checkpoint
 from finetune.training.streams import StreamBatches
+from finetune.training.word_vectors import check_processes, train_word_vectors
 
 
 def train(
@@ -77,6 +91,7 @@ def train(
     recipe = check_unchanged(recipe, run) if goes_on else environment.resolve(recipe)
     accelerator = environment.start_accelerator(recipe, run.tracking_directory)
     main = accelerator.is_main_process
+    check_processes(recipe, accelerator)
     with claim(run, accelerator, replaces=not resume, overwrite=overwrite):
         if goes_on and run.is_finished():
             say(f"{run.path} is finished already; nothing is left to do", main_process=main)
@@ -87,7 +102,7 @@ def train(
         splits = load_splits(recipe.data, recipe.task)
         say(_describe_splits(splits), main_process=main)
         # Before anything is written: what does not fit together leaves no run behind.
-        model, tokenizer = _start(recipe, splits)
+        model, tokenizer = _start(recipe, splits, main_process=main)
         vocabulary = fingerprint(tokenizer) if tokenizer is not None else None
         findings = examine_splits(splits, tokenizer, recipe.text_limit, chats=recipe.data.holds_chats)
         for line in summarize(findings):
@@ -101,6 +116,9 @@ def train(
             run.write_json(run.environment_file, surroundings)
         if isinstance(recipe.model, MajorityFloor | TfidfFloor):
             cost = _train_floor(recipe.model, recipe, splits, run)
+        elif isinstance(recipe.model, WordVectorModel):
+            assert tokenizer is not None
+            cost = train_word_vectors(recipe.model, tokenizer, recipe, splits, run, findings, goes_on=goes_on)
         else:
             assert model is not None
             assert tokenizer is not None
@@ -108,24 +126,37 @@ def train(
         if main:
             run.write_json(run.scores_file, {**run.scores(), "cost": cost})
             run.write_json(run.environment_file, {**surroundings, "end": environment.now()})
-            last = _scored_splits(recipe)[-1]
-            say(f"{recipe.name}: {describe_scores(last, run.scores()['splits'][last])} -> {run.path}")
+            say(f"{recipe.name}: {_describe_result(recipe, run)} -> {run.path}")
         environment.end(accelerator)
     return run
 
 
-def _start(recipe: Recipe, splits: Splits) -> tuple[PreTrainedModel | None, PreTrainedTokenizerBase | None]:
-    """The model with its initial weights and its tokenizer; the floors have neither."""
+def _describe_result(recipe: Recipe, run: RunDirectory) -> str:
+    scores = run.scores()
+    if recipe.task == "word_vectors":
+        return describe_analogies(scores["analogies"])
+    last = _scored_splits(recipe)[-1]
+    return describe_scores(last, scores["splits"][last])
+
+
+def _start(
+    recipe: Recipe, splits: Splits, *, main_process: bool = True
+) -> tuple[PreTrainedModel | None, PreTrainedTokenizerBase | None]:
+    """The model with its initial weights and its tokenizer; the floors have neither, and word vectors begin as none."""
     if isinstance(recipe.model, MajorityFloor | TfidfFloor):
         if recipe.data.text_pair_column:
             raise UserError("the floors read one text: leave data.text_pair_column out, or choose another model.family")
         return None, None
     tokenizer = build_tokenizer(recipe, splits)
+    if isinstance(recipe.model, WordVectorModel):
+        return None, tokenizer
     attention = "eager"
     if isinstance(recipe.model, EncoderModel | DecoderModel):
         attention = recipe.model.attn_implementation
     set_seed(recipe.seed)  # what was drawn before must not matter to the initial weights
     model = build_model(recipe.model, recipe.task, splits.labels, tokenizer, recipe.text.max_length, attention)
+    if isinstance(recipe.model, RecurrentModel | BagModel | CnnModel) and recipe.model.initial_embeddings is not None:
+        say(start_from_vectors(model, recipe.model, tokenizer), main_process=main_process)
     if recipe.task == "rate":
         start_at(model, float(label_array(splits.train).mean()))
     return model, match_inputs(tokenizer, model)
