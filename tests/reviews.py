@@ -91,7 +91,7 @@ def write_ratings(path: Path, count: int, seed: int = 0) -> Path:
 
 
 def topic_rows(
-    count: int, seed: int = 0, shares: tuple[float, float, float] = (0.5, 0.4, 0.3)
+    count: int, seed: int = 0, shares: tuple[float, float, float] = (0.6, 0.4, 0.3)
 ) -> list[tuple[str, list[str]]]:
     """`count` (text, labels) rows that speak of none, some or all of `TOPICS`, each in such a share of the rows."""
     chosen = random.Random(seed)

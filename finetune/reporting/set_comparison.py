@@ -241,12 +241,9 @@ def set_sentences(comparison: SetComparison) -> list[str]:
         name = f"{run.name} (a floor)" if run.is_floor else run.name
         assert run.behind is not None
         assert run.matches is not None
-        gap = run.behind
-        if gap.low is None or gap.high is None or gap.value is None:
-            continue
-        behind = f"{100 * gap.value:.1f} points [{100 * gap.low:.1f}, {100 * gap.high:.1f}] of micro F1"
-        unsure = "" if gap.low > 0 else ": these rows do not tell them apart"
-        said.append(f"{name} is {behind} below {best.name}{unsure}.")
+        gap = _points(run.behind)
+        unsure = "" if run.behind.low is not None and run.behind.low > 0 else ": these rows do not tell them apart"
+        said.append(f"{name} is {gap.text} points {gap.detail} of micro F1 below {best.name}{unsure}.")
         p_value = f"p = {run.matches.p_value:.3f}" if run.matches.p_value >= 0.0005 else "p < 0.001"
         said.append(
             f"All labels are right in {run.matches.best_only:,} rows by {best.name} alone and in "
@@ -266,6 +263,12 @@ def set_sentences(comparison: SetComparison) -> list[str]:
     if leaked:
         said.append(f"{leaked:,} of the test rows also stand among the training or validation rows.")
     return said
+
+
+def _points(gap: Metric) -> Cell:
+    """A difference of shares with its interval, in percentage points."""
+    value, low, high = (100 * (end or 0.0) for end in (gap.value, gap.low, gap.high))
+    return Cell(f"{value:.1f}", f"[{low:.1f}, {high:.1f}]")
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------
@@ -290,10 +293,8 @@ def set_table(comparison: SetComparison) -> Table:
 
 
 def _row(run: SetRun) -> tuple[Cell, ...]:
-    behind, trained = Cell(NOTHING), run.trainable_parameters
-    if run.behind is not None and run.behind.value is not None:
-        gap = run.behind
-        behind = Cell(f"{100 * gap.value:.1f}", f"[{100 * (gap.low or 0):.1f}, {100 * (gap.high or 0):.1f}]")
+    behind = Cell(NOTHING) if run.behind is None else _points(run.behind)
+    trained = run.trainable_parameters
     partly = trained is not None and trained != run.parameters
     return (
         Cell(run.name),
