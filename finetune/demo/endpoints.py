@@ -82,7 +82,7 @@ def add_endpoints(answers: Answers) -> None:
         """The label of a text by each model, or its rating.
 
         Returns for each of the models its name, label, probability, rating and milliseconds (all null if it does not
-        work), and a verdict: whether those that give labels agree.
+        work), and a verdict: whether those that give labels agree. A model that may give several has a list, labels.
         """
         with sentences(request) as words:
             rows, verdict = answers.compare(text, words)

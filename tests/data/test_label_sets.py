@@ -9,7 +9,7 @@ from reviews import TOPICS, topic_rows
 
 from finetune.data import load_file, load_rows, load_splits
 from finetune.data.splits import _strata as strata
-from finetune.data.splits import label_array, stratified_order
+from finetune.data.splits import label_array, rows_fingerprint, stratified_order
 from finetune.errors import UserError
 from finetune.recipe import Data
 
@@ -89,9 +89,13 @@ def test_rows_without_labels_survive_and_are_counted(tmp_path):
 
 
 def test_other_labels_make_another_fingerprint(tmp_path):
-    before = splits_of(write_csv(tmp_path / "a.csv", ROWS)).report["splits"]["train"]["rows_fingerprint"]
-    changed = [(text, labels if labels != ["음악"] else ["연기"]) for text, labels in ROWS]
-    assert splits_of(write_csv(tmp_path / "b.csv", changed)).report["splits"]["train"]["rows_fingerprint"] != before
+    prints = []
+    for name, labels in (("a", ["음악"]), ("b", ["연기"]), ("c", ["음악"])):
+        file = write_csv(tmp_path / f"{name}.csv", [*ROWS, ("물", labels)])
+        rows, names, _ = load_rows(Data(train_file=file), "multi_label")
+        prints.append(rows_fingerprint(rows, names))
+    assert prints[0] != prints[1]
+    assert prints[0] == prints[2]
 
 
 def test_names_rename_order_and_merge(tmp_path):
