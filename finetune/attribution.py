@@ -64,6 +64,8 @@ class Attribution:
 def attribute(classifier: Classifier, text: str, label: str | None = None, steps: int | None = None) -> Attribution:
     """How much each piece of a text adds to the probability of `label`, the likeliest if it is None, or to the rating.
 
+    Where a text may have several labels, the probability of each rests on its own logit alone.
+
     With `steps` so many gradients are taken, otherwise as many as bring the error down to half a percent, up to 256.
     The model itself is only read: others may use it meanwhile.
 
@@ -144,7 +146,7 @@ class _FromEmbeddings:
         return self._given
 
     def __call__(self, states: Tensor) -> Tensor:
-        """The probability of each label, (rows, labels), or the rating, (rows, 1), in float64.
+        """`tasks.probabilities`, (rows, labels), or the rating, (rows, 1), in float64.
 
         `states` are embeddings of the text, (rows, length, size).
         """
@@ -156,7 +158,7 @@ class _FromEmbeddings:
             self._given = None
         if self._times_read != 1:
             raise _not_embedding(self._model)
-        return logits if tasks.is_rating(self._model) else logits.softmax(dim=-1)
+        return tasks.probabilities(self._model, logits)
 
 
 def _not_embedding(model: nn.Module) -> UserError:

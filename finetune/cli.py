@@ -450,11 +450,20 @@ def _predict(options: argparse.Namespace, _: Sequence[str]) -> None:
     texts = options.texts or [line.rstrip("\n") for line in sys.stdin]
     _quiet_libraries()
     from finetune.predict import load_classifier
+    from finetune.predict_file import label_separator
+    from finetune.tasks import given_labels
 
-    classifier = load_classifier(_fetched(options.model, options.revision))
+    model = _fetched(options.model, options.revision)
+    classifier, separator = load_classifier(model), label_separator(model)
     for text, row in zip(texts, classifier.classify(texts), strict=True):
         if classifier.task == "rate":
             print(f"{row[0]:.2f}\t{text}")
+            continue
+        if classifier.task == "multi_label":
+            given = given_labels(row, classifier.labels)
+            sure = " ".join(f"{row[classifier.labels.index(label)]:.3f}" for label in given)
+            # Of none, how probable the likeliest is.
+            print(f"{separator.join(given) or '(none)'}\t{sure or f'{row.max():.3f}'}\t{text}")
             continue
         best = int(row.argmax())
         print(f"{classifier.labels[best]}\t{row[best]:.3f}\t{text}")

@@ -21,7 +21,7 @@ from rich.table import Table
 from transformers import PreTrainedTokenizerBase
 
 from finetune.data import Splits, load_rows, load_splits
-from finetune.data.splits import id_array, label_array, text_keys
+from finetune.data.splits import holds_label_sets, id_array, label_array, label_counts, label_set_codes, text_keys
 from finetune.recipe import MajorityFloor, Recipe, TfidfFloor
 from finetune.text import build_tokenizer, load_tokenizer
 
@@ -111,6 +111,7 @@ def examine(
             "rows": len(split),
             "empty": dropped.get(name, {}).get("empty", 0),
             "labels": _label_counts(split, labels) if labels else {},
+            **({"label_sets": _label_sets(split)} if holds_label_sets(split) else {}),
             "repeats": {"exact": _repeats(exact[name]), "normalized": _repeats(normal[name])},
             "lengths": _lengths(split, tokenizer, max_length),
             "scripts": _scripts(split),
@@ -159,24 +160,46 @@ def _findings_of_split(
             f"{name}: {repeats['exact']:,} rows repeat another's text, {repeats['normalized']:,} when case, spacing "
             f"and punctuation are ignored ({repeats['normalized'] / count:.1%} of the rows)",
         )
-    yield from _balance(name, measured["labels"], count)
+    if (sets := measured.get("label_sets")) is not None:
+        yield _finding(
+            "labels",
+            "note",
+            f"{name}: {sets['mean']:.2f} labels a row on the average, {sets['most']} at most, in {sets['different']:,} "
+            f"different sets; {sets['without']:,} rows ({sets['without'] / count:.1%}) have none",
+        )
+    yield from _balance(name, measured["labels"], count, advice=_ADVICE["label_sets" in measured])
     yield from _length_findings(name, measured["lengths"], tokenizer, max_length)
     yield from _script_findings(name, measured["scripts"], count)
 
 
 def _label_counts(split: datasets.Dataset, labels: Sequence[str]) -> dict[str, int]:
-    counts = np.bincount(label_array(split), minlength=len(labels))
-    return {label: int(count) for label, count in zip(labels, counts, strict=True)}
+    return {label: int(count) for label, count in zip(labels, label_counts(split, len(labels)), strict=True)}
 
 
-def _balance(name: str, counts: Mapping[str, int], rows: int) -> Iterator[dict[str, Any]]:
+def _label_sets(split: datasets.Dataset) -> Report:
+    """How many labels a row has: on the average (the label cardinality), at most, none; and how many different sets."""
+    labels = label_array(split)
+    sizes = labels.sum(axis=1)
+    return {
+        "mean": float(sizes.mean()),
+        "most": int(sizes.max()),
+        "without": int((sizes == 0).sum()),
+        "different": len(label_set_codes(labels)[1]),
+    }
+
+
+_ADVICE = {False: "read macro F1 rather than accuracy", True: "read macro F1 beside micro F1"}
+"""By whether a row may have several labels."""
+
+
+def _balance(name: str, counts: Mapping[str, int], rows: int, *, advice: str) -> Iterator[dict[str, Any]]:
     absent = [label for label, count in counts.items() if count == 0]
     if absent:
         yield _finding("balance", "warning", f"{name}: no row has the label {', '.join(absent)}: it cannot be scored")
     present = [count for count in counts.values() if count]
     if present and max(present) > _IMBALANCE_WARNING * min(present):
         shares = ", ".join(f"{label} {count / rows:.1%}" for label, count in counts.items())
-        yield _finding("balance", "warning", f"{name}: unbalanced ({shares}); read macro F1 rather than accuracy")
+        yield _finding("balance", "warning", f"{name}: unbalanced ({shares}); {advice}")
 
 
 def _repeats(keys: NDArray[np.uint64]) -> int:
@@ -357,6 +380,8 @@ def _conflicts(
     """One text under different labels, over all splits."""
     all_keys = np.concatenate([keys[name] for name in rows])
     all_labels = np.concatenate([label_array(split) for split in rows.values()])
+    if all_labels.ndim > 1:
+        all_labels, _ = label_set_codes(all_labels)
     texts, inverse = np.unique(all_keys, return_inverse=True)
     lowest, highest = np.full(len(texts), np.inf), np.full(len(texts), -np.inf)
     np.minimum.at(lowest, inverse, all_labels)
@@ -455,6 +480,9 @@ def _table_rows(splits: Mapping[str, Report]) -> Iterator[tuple[str, Any]]:
     yield "empty, left out", lambda m: f"{m['empty']:,}"
     for label in first["labels"]:
         yield f"label {label}", lambda m, label=label: f"{m['labels'][label]:,} ({m['labels'][label] / m['rows']:.1%})"
+    if "label_sets" in first:
+        yield "labels a row", lambda m: f"{m['label_sets']['mean']:.2f}"
+        yield "rows without labels", lambda m: f"{m['label_sets']['without']:,}"
     yield "repeated texts, exact", lambda m: f"{m['repeats']['exact']:,}"
     yield "repeated texts, normalised", lambda m: f"{m['repeats']['normalized']:,}"
     unit = first["lengths"]["unit"]

@@ -28,6 +28,7 @@ from finetune.evaluation import predict_outputs
 from finetune.models.recurrent import RecurrentForSequenceClassification
 from finetune.predict import Classifier, load_classifier
 from finetune.progress import ProgressBar, say
+from finetune.recipe import Task
 from finetune.run import RunDirectory
 
 FLOAT_FILE = "model.onnx"
@@ -366,12 +367,19 @@ def _compare(
                 "mean_difference": float(differences.mean()),
                 "bytes": file.stat().st_size,
             }
-            if classifier.task == "classify":
-                same = together.argmax(axis=1) == expected.argmax(axis=1)
-                same[:alone] &= single.argmax(axis=1) == expected[:alone].argmax(axis=1)
+            if classifier.task != "rate":
+                same = _same_labels(together, expected, classifier.task)
+                same[:alone] &= _same_labels(single, expected[:alone], classifier.task)
                 entry["same_label"] = float(same.mean())
             compared[file.name] = entry
     return compared
+
+
+def _same_labels(found: NDArray[np.float64], expected: NDArray[np.float64], task: Task) -> NDArray[np.bool_]:
+    """Whether rows get the same label by both probabilities, (rows, labels); all the same, where they have several."""
+    if task == "multi_label":
+        return ((found >= tasks.THRESHOLD) == (expected >= tasks.THRESHOLD)).all(axis=1)
+    return found.argmax(axis=1) == expected.argmax(axis=1)
 
 
 def _outputs(

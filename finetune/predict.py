@@ -42,10 +42,15 @@ class Classifier:
 
     @property
     def task(self) -> Task:
-        return "rate" if tasks.is_rating(self.model) else "classify"
+        if tasks.is_rating(self.model):
+            return "rate"
+        return "multi_label" if tasks.gives_several(self.model) else "classify"
 
     def classify(self, texts: Sequence[str]) -> NDArray[np.float64]:
-        """The probability of each label, (texts, labels), or the rating, (texts, 1)."""
+        """The probability of each label, (texts, labels), or the rating, (texts, 1).
+
+        Where the task is multi_label each is by itself: they do not add up to one.
+        """
         if not texts:
             return np.empty((0, len(self.labels)))
         rows = datasets.Dataset.from_dict({"text": list(texts)})
@@ -58,7 +63,7 @@ class Classifier:
         return predict_outputs(self.model, encoded, self.tokenizer, accelerator, self.batch_size)
 
     def evaluate_rows(self, rows: datasets.Dataset) -> tuple[NDArray[Any], NDArray[np.float64]]:
-        """The labels or ratings of labelled rows, (rows,), and what the classifier says of them."""
+        """The labels or ratings of labelled rows, (rows,) or (rows, labels), and what the classifier says of them."""
         return label_array(rows), self.classify_rows(rows)
 
 
@@ -189,7 +194,7 @@ def evaluate_file(
     if output.exists():
         raise UserError(f"{output} exists; choose another --output")
     scorer = load_language_model(run_or_model) or load_classifier(run_or_model)
-    labels = {name: name for name in scorer.labels} if scorer.task == "classify" else None
+    labels = {name: name for name in scorer.labels} if scorer.task in ("classify", "multi_label") else None
     data = Data(train_file=str(file), labels=labels)
     evaluation = Evaluation()
     if (Path(run_or_model) / "recipe.yaml").exists():
@@ -200,7 +205,10 @@ def evaluate_file(
             data = data.model_copy(update={"labels": labels | (data.labels or {})})
     columns = {"text_column": text_column, "label_column": label_column}
     # The ids are made of row numbers: a file from elsewhere need not have the id column of the training data.
-    changes = {"id_column": None, **{name: value for name, value in columns.items() if value is not None}}
+    changes: dict[str, Any] = {"id_column": None}
+    changes |= {name: value for name, value in columns.items() if value is not None}
+    if label_column is not None:
+        changes["label_columns"] = ()
     rows = load_file(data.model_copy(update=changes), file, scorer.task)
     references, outputs = scorer.evaluate_rows(rows)
     names = list(scorer.labels) if labels else []

@@ -18,10 +18,13 @@ from openpyxl import Workbook
 from openpyxl.cell import WriteOnlyCell
 from transformers import PreTrainedModel
 
+from finetune import tasks
 from finetune.data.sources import FileOptions, read_file
 from finetune.errors import UserError
 from finetune.predict import load_classifier
 from finetune.progress import ProgressBar, say
+from finetune.recipe import Data
+from finetune.run import run_of
 
 _WRITABLE = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx")
 # What a sheet of Excel holds: rows with the header, and characters (of UTF-16) of a cell.
@@ -37,8 +40,9 @@ def predict_file(
 ) -> int:
     """Label every row of `source`; returns the number of rows.
 
-    `output` gets one row for each, in order: row (from 0), text, label, probability_NAME per label (or rating); its
-    format goes by its name. Chunks that are done lie beside it until all are; the same command goes on from them.
+    `output` gets one row for each, in order: row (from 0), text, label, probability_NAME per label (or rating); where
+    a row may have several labels, they stand in `predicted`, parted as in the training data. Its format goes by its
+    name. Chunks that are done lie beside it until all are; the same command goes on from them.
     Under torchrun the processes share the rows of each chunk.
 
     Raises:
@@ -50,6 +54,7 @@ def predict_file(
         rows = rows.rename_column(text_column, "text")
     classifier = load_classifier(run_or_model)
     accelerator = Accelerator(cpu=classifier.model.device.type == "cpu")
+    separator = label_separator(run_or_model)
 
     def label(chunk: datasets.Dataset, start: int) -> pa.Table:
         outputs = classifier.classify_rows(chunk)
@@ -59,6 +64,9 @@ def predict_file(
         }
         if classifier.task == "rate":
             columns["rating"] = outputs[:, 0]
+        elif classifier.task == "multi_label":
+            columns["predicted"] = [separator.join(tasks.given_labels(row, classifier.labels)) for row in outputs]
+            columns |= {f"probability_{name}": outputs[:, i] for i, name in enumerate(classifier.labels)}
         else:
             columns["label"] = [classifier.labels[i] for i in outputs.argmax(axis=1)]
             columns |= {f"probability_{name}": outputs[:, i] for i, name in enumerate(classifier.labels)}
@@ -67,6 +75,13 @@ def predict_file(
     claim = {"source": sha256(source), "model": fingerprint(classifier.model), "text_column": text_column}
     write_in_chunks(rows, output, claim, chunk_rows, label, "predicting", accelerator)
     return len(rows)
+
+
+def label_separator(run_or_model: str) -> str:
+    """What parts several labels in one text: a run's own, else the default."""
+    run = run_of(run_or_model)
+    separator: str = Data.model_fields["label_separator"].default if run is None else run.recipe().data.label_separator
+    return separator
 
 
 def check_output(output: Path) -> None:

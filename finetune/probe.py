@@ -36,7 +36,7 @@ def record_probe(run: RunDirectory, model: PreTrainedModel, tokenizer: PreTraine
     """
     task, length = recipe.task, recipe.text.max_length
     config: Any = model.config
-    is_over_labels = task in ("classify", "rate")
+    is_over_labels = task in ("classify", "multi_label", "rate")
     # A model may have more embeddings than its tokenizer has tokens, and nobody trains those.
     places = [] if is_over_labels else list(range(0, len(tokenizer), max(1, len(tokenizer) // _PLACES)))[:_PLACES]
     ids: list[list[int]] = []
@@ -54,7 +54,9 @@ def record_probe(run: RunDirectory, model: PreTrainedModel, tokenizer: PreTraine
     model.train(was_training)
     content = {
         "task": task,
-        "labels": [config.id2label[i] for i in range(len(config.id2label))] if task == "classify" else [],
+        "labels": [config.id2label[i] for i in range(len(config.id2label))]
+        if is_over_labels and task != "rate"
+        else [],
         "texts": list(TEXTS),
         "pairs": pairs,
         "max_length": length,

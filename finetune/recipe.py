@@ -59,7 +59,7 @@ PositiveInteger = Annotated[Integer, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
-Task = Literal["classify", "rate", "masked_lm", "generate", "word_vectors"]
+Task = Literal["classify", "multi_label", "rate", "masked_lm", "generate", "word_vectors"]
 TEXT_TASKS: tuple[Task, ...] = ("masked_lm", "generate", "word_vectors")
 """Tasks that learn from text alone, without labels."""
 
@@ -104,7 +104,11 @@ class Data(BaseModel):
     messages_column: str | None = None
     """The column with chats, lists of {role, content}, for `generate`: the assistant's messages are learnt."""
     label_column: str = "label"
-    """The column with the label."""
+    """The column with the label; for `multi_label` with all of a row's labels, a list or one text."""
+    label_separator: str = Field(default="|", min_length=1)
+    """What parts the labels in one text, for `multi_label`."""
+    label_columns: Annotated[tuple[str, ...], BeforeValidator(_parse_list)] = ()
+    """For `multi_label`, a column of 0 and 1 for each label in place of `label_column`: [a, b, c]."""
     id_column: str | None = None
     """The column with a unique row id; without one, ids are made of the split's name and the row number."""
     labels: dict[str, str] | None = None
@@ -143,6 +147,11 @@ class Data(BaseModel):
             raise ValueError("messages_column holds whole chats; leave prompt_column and text_pair_column out")
         if self.labels is not None and len(set(self.labels.values())) < 2:
             raise ValueError("labels needs at least two names")
+        if self.label_columns:
+            if len(set(self.label_columns)) < max(2, len(self.label_columns)):
+                raise ValueError("label_columns needs two columns or more, each once")
+            if self.labels is not None and (nameless := sorted(set(self.label_columns) - set(self.labels))):
+                raise ValueError(f"labels has no name for {', '.join(nameless)} of label_columns; add or leave it out")
         return self
 
 
@@ -444,18 +453,18 @@ Model = Annotated[
 
 
 class Loss(BaseModel):
-    """What training minimises, for classify; scores and validation do not change with it."""
+    """What training minimises, for classify and multi_label; scores and validation do not change with it."""
 
     model_config = TYPED
 
     kind: Literal["cross_entropy", "focal", "binary_cross_entropy", "mse"] = "cross_entropy"
-    """`focal` counts sure rows less, `binary_cross_entropy` asks each label by itself, `mse` is of probabilities."""
+    """`focal` counts what is sure less, `binary_cross_entropy` asks each label by itself, `mse` is of probabilities."""
     label_smoothing: Fraction = 0.0
     """The share of certainty that is taken from the right label and given to all alike."""
     focal_gamma: float = Field(default=2.0, ge=0)
     """How much less sure rows count, for focal; 0 is cross-entropy."""
     class_weights: Literal["none", "balanced"] = "none"
-    """`balanced` lets each label count the same in all, however many rows it has."""
+    """`balanced` lets each label count the same in all; for `multi_label` its rows count as much as all others."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -519,6 +528,8 @@ class Training(BaseModel):
         "auto",
         "accuracy",
         "macro_f1",
+        "micro_f1",
+        "subset_accuracy",
         "loss",
         "rmse",
         "mae",
@@ -527,7 +538,7 @@ class Training(BaseModel):
         "token_accuracy",
         "bits_per_byte",
     ] = "auto"
-    """The validation metric that chooses the weights kept; `auto` is accuracy, rmse for ratings, loss for tokens."""
+    """The validation metric that chooses the weights kept; `auto` is accuracy, micro_f1, rmse, or loss for tokens."""
     early_stopping_patience: PositiveInteger | None = None
     """Stop after this many validations without a better one."""
     logging_steps: PositiveInteger = 10
@@ -542,6 +553,7 @@ class Training(BaseModel):
 
 VALIDATION_METRICS = {
     "classify": ("accuracy", "macro_f1", "loss"),
+    "multi_label": ("micro_f1", "macro_f1", "subset_accuracy", "loss"),
     "rate": ("rmse", "mae", "pearson", "loss"),
     "masked_lm": ("loss", "masked_accuracy", "bits_per_byte"),
     "generate": ("loss", "token_accuracy", "bits_per_byte"),
@@ -594,7 +606,7 @@ class Recipe(BaseModel):
     seed: Integer = 42
     """The seed of initial weights, dropout, the order of batches, masks and segmentations."""
     task: Task = "classify"
-    """What is learnt: to `classify`, to `rate` by a number, to fill gaps (`masked_lm`), `generate`, `word_vectors`."""
+    """What is learnt: `classify` gives a label, `multi_label` several, `rate` a number; the others read text alone."""
     data: Data
     """Where the rows come from."""
     text: Text = Text()
@@ -619,8 +631,13 @@ class Recipe(BaseModel):
             raise ValueError(
                 f"training.metric_for_best_model {metric} is none of task {self.task}'s: {', '.join(allowed)}"
             )
-        if self.loss != Loss() and (self.task != "classify" or self.model.family in ("majority", "tfidf")):
+        labels_texts = self.task in ("classify", "multi_label")
+        if self.loss != Loss() and (not labels_texts or self.model.family in ("majority", "tfidf")):
             raise ValueError(f"loss is for neural models that classify; task {self.task}, family {self.model.family}")
+        if self.task == "multi_label" and (self.loss.kind == "mse" or self.loss.label_smoothing):
+            raise ValueError("task multi_label learns by binary cross-entropy or focal loss, without label_smoothing")
+        if self.task != "multi_label" and (self.data.label_columns or self.data.label_separator != "|"):
+            raise ValueError(f"data.label_columns and label_separator are for multi_label; the task is {self.task}")
         if self.training.momentum != 0.9 and self.training.optimizer != "sgd":
             raise ValueError(f"training.momentum is for sgd; training.optimizer is {self.training.optimizer}")
         by_layer = self.training.layerwise_lr_decay < 1 or self.training.gradual_unfreezing

@@ -131,6 +131,7 @@ class RunDirectory:
     def predictions_file(self, split: str) -> Path:
         """Columns id, reference, predicted (label names) and scores (a probability per label, in label order).
 
+        Where a row may have several labels, reference and predicted are lists of names.
         Of a masked language model id, nats, correct, tokens and bytes: sums over the hidden tokens of a row.
         """
         return self.path / "predictions" / f"{split}.parquet"

@@ -1,7 +1,7 @@
 """What the tasks mean: how rows are encoded and batched, what the loss is, and what a prediction is.
 
-Labels that are whole numbers are classes, labels that are floats are ratings, and labels for each token are tokens to
-be found; a batch says by itself which it holds.
+Labels that are whole numbers are classes, labels that are floats are ratings, several floats for each row say which of
+its labels a row has, and whole numbers for each token are tokens to be found; a batch says by itself which it holds.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from finetune.data.splits import id_array
-from finetune.losses import Criterion
+from finetune.data.splits import holds_label_sets, id_array
+from finetune.losses import Criterion, label_set_loss
 from finetune.models.recurrent_lm import State
 from finetune.text.causal import SIZES
 from finetune.text.masking import IGNORED_LABEL
@@ -38,6 +38,8 @@ _HEADS = (
 """Where models with a head over the vocabulary keep it (its first module), by architecture."""
 
 
+THRESHOLD = 0.5
+"""Of rows that may have several labels, the probability from which one is given."""
 BOOKKEEPING = frozenset({"id", "row", "length", *SIZES})
 """Columns of encoded rows that no model is given."""
 
@@ -73,11 +75,14 @@ def lengths(encoded: datasets.Dataset) -> NDArray[np.int64]:
 def collate(columns: Mapping[str, Sequence[Any]], tokenizer: PreTrainedTokenizerBase) -> dict[str, Tensor]:
     """Encoded rows -> keyword arguments of `forward`: input_ids, attention_mask (token_type_ids), labels.
 
-    All are (batch, length), but labels of whole rows are (batch,); padding is on the right, to the longest row. Rows
-    that have `features` in place of tokens give those, (batch, hidden).
+    All are (batch, length), but labels of whole rows are (batch,), or (batch, labels) where a row may have several;
+    padding is on the right, to the longest row. Rows that have `features` in place of tokens give those, (batch,
+    hidden).
     """
     batch = _features(columns) if "features" in columns else _tokens(columns, tokenizer)
-    if "label" in columns and isinstance(columns["label"][0], Sequence | np.ndarray):
+    if "label" in columns and _are_label_sets(columns["label"]):
+        batch["labels"] = torch.tensor(columns["label"], dtype=torch.float32)
+    elif "label" in columns and isinstance(columns["label"][0], Sequence | np.ndarray):
         labels = np.full(batch["input_ids"].shape, IGNORED_LABEL, dtype=np.int64)
         for row, targets in enumerate(columns["label"]):
             labels[row, : len(targets)] = targets
@@ -110,6 +115,12 @@ def _tokens(columns: Mapping[str, Sequence[Any]], tokenizer: PreTrainedTokenizer
     return batch
 
 
+def _are_label_sets(labels: Sequence[Any]) -> bool:
+    """Whether they are numbers for each label, rather than for each token."""
+    first = labels[0]
+    return isinstance(first, list) and len(first) > 0 and isinstance(first[0], float)
+
+
 def without_targets(labels: Tensor) -> Tensor:
     """Labels of the same shape and kind, none of which is a target."""
     return torch.full_like(labels, float("nan") if labels.is_floating_point() else IGNORED_LABEL)
@@ -125,7 +136,8 @@ def loss_and_state(
 ) -> tuple[Tensor, State | None]:
     """The cross-entropy, or for ratings the squared error, summed over the targets: a scalar, in float32 at least.
 
-    Of labels that are classes, what `criterion` says instead, if there is one.
+    Where a row may have several labels, the binary cross-entropy of each, as a mean over the labels of a row, summed
+    over the rows. Of labels that are classes or sets, what `criterion` says instead, if there is one.
 
     A sum (over rows, or over tokens), so that dividing once by the targets of the whole step is exact however the step
     is cut into batches. A recurrent language model goes on from `state`, and gives the one that it ends in.
@@ -141,6 +153,8 @@ def _loss_of(logits: Tensor, batch: Mapping[str, Tensor], criterion: Criterion |
         logits = logits.float()
     if _has_token_targets(batch):
         return nn.functional.cross_entropy(logits, batch["labels"][_targets(batch)], reduction="sum")
+    if batch["labels"].ndim == 2:
+        return (criterion or label_set_loss)(logits, batch["labels"])
     if batch["labels"].is_floating_point():
         errors = logits.squeeze(-1) - batch["labels"].to(logits.dtype)
         return errors[~errors.isnan()].square().sum()
@@ -155,13 +169,15 @@ def target_count(batch: Mapping[str, Tensor]) -> int:
 
 
 def _targets(batch: Mapping[str, Tensor]) -> Tensor:
-    """Which labels are targets, of the labels' shape."""
+    """Which labels are targets, of the labels' shape; of rows with several labels each is one target, (batch,)."""
     labels = batch["labels"]
-    return ~labels.isnan() if labels.is_floating_point() else labels != IGNORED_LABEL
+    if not labels.is_floating_point():
+        return labels != IGNORED_LABEL
+    return ~labels.isnan() if labels.ndim == 1 else ~labels.isnan().any(dim=1)
 
 
 def _has_token_targets(batch: Mapping[str, Tensor]) -> bool:
-    return "labels" in batch and batch["labels"].ndim == 2
+    return "labels" in batch and batch["labels"].ndim == 2 and not batch["labels"].is_floating_point()
 
 
 def _logits(model: nn.Module, batch: Mapping[str, Tensor], state: State | None = None) -> tuple[Tensor, State | None]:
@@ -219,9 +235,30 @@ def is_rating(model: nn.Module) -> bool:
     return config.problem_type == "regression"
 
 
+def gives_several(model: nn.Module) -> bool:
+    """Whether a model says of each label by itself whether a row has it."""
+    config: Any = model.config
+    return config.problem_type == "multi_label_classification"
+
+
+def probabilities(model: nn.Module, logits: Tensor) -> Tensor:
+    """Logits (rows, labels) -> the probability of each label: of one among them all, or of each by itself.
+
+    Ratings (rows, 1) stay what they are.
+    """
+    if is_rating(model):
+        return logits
+    return logits.sigmoid() if gives_several(model) else logits.softmax(dim=-1)
+
+
+def given_labels(of_row: Sequence[float], labels: Sequence[str]) -> list[str]:
+    """The labels whose probability, (labels,), reaches `THRESHOLD`, in their order."""
+    return [label for label, probability in zip(labels, of_row, strict=True) if probability >= THRESHOLD]
+
+
 def input_columns(encoded: datasets.Dataset) -> list[str]:
     """The columns of encoded rows that a model is given; the targets among the tokens are some of them."""
-    of_tokens = isinstance(encoded.features.get("label"), datasets.List)
+    of_tokens = isinstance(encoded.features.get("label"), datasets.List) and not holds_label_sets(encoded)
     return [name for name in encoded.column_names if name not in BOOKKEEPING and (name != "label" or of_tokens)]
 
 
@@ -266,14 +303,13 @@ def target_sizes(encoded: datasets.Dataset, bytes_of_tokens: NDArray[np.int64]) 
 
 
 def outputs(model: nn.Module, batch: Mapping[str, Tensor]) -> NDArray[np.float64]:
-    """The probability of each label, (batch, labels), or the rating, (batch, 1).
+    """The probability of each label, (batch, labels), or the rating, (batch, 1); see `probabilities`.
 
     Where the batch has targets among its tokens, (batch, 2): their negative log probability in nats, summed over a row,
     and how many of them were the most probable token. In float64, so that a confident mistake has a finite loss.
     """
     if not _has_token_targets(batch):
-        logits = _logits(model, batch)[0].double()
-        return (logits if is_rating(model) else logits.softmax(dim=-1)).cpu().numpy()
+        return probabilities(model, _logits(model, batch)[0].double()).cpu().numpy()
     of_targets, _ = target_outputs(model, batch)
     targets = _targets(batch)
     sums = np.zeros((len(targets), 2))

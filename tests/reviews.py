@@ -21,6 +21,13 @@ FILLER = [
     "비 오는 날",
 ]
 
+TOPICS = {
+    "연기": ["배우가 훌륭하다", "연기가 어색하다", "주연이 돋보인다"],
+    "음악": ["음악이 좋다", "노래가 귀에 남는다", "배경음이 시끄럽다"],
+    "이야기": ["줄거리가 탄탄하다", "이야기가 뻔하다", "결말이 아쉽다"],
+}
+"""What a review may be about, and how it then says so."""
+
 MODELS: dict[str, dict[str, Any]] = {
     "encoder": {
         "family": "encoder",
@@ -105,6 +112,27 @@ def write_ratings(path: Path, count: int, seed: int = 0) -> Path:
     lines = ["text,label"]
     for text, label in review_rows(count, seed):
         lines.append(f"{text},{chosen.randint(7, 10) if label == 'positive' else chosen.randint(1, 4)}")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def topic_rows(
+    count: int, seed: int = 0, shares: tuple[float, float, float] = (0.6, 0.4, 0.3)
+) -> list[tuple[str, list[str]]]:
+    """`count` (text, labels) rows that speak of none, some or all of `TOPICS`, each in such a share of the rows."""
+    chosen = random.Random(seed)
+    rows = []
+    for number in range(count):
+        labels = [label for label, share in zip(TOPICS, shares, strict=True) if chosen.random() < share]
+        parts = [*chosen.sample(FILLER, chosen.randint(1, 3)), *(chosen.choice(TOPICS[label]) for label in labels)]
+        chosen.shuffle(parts)
+        rows.append((f"{' '.join(parts)} {number}", labels))
+    return rows
+
+
+def write_topics(path: Path, count: int, seed: int = 0) -> Path:
+    """A CSV file of `topic_rows` with the columns text and label, the labels parted by |."""
+    lines = ["text,label", *(f"{text},{'|'.join(labels)}" for text, labels in topic_rows(count, seed))]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 

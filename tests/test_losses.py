@@ -11,7 +11,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional
 
 from finetune.errors import UserError
-from finetune.losses import build_criterion
+from finetune.losses import build_criterion, build_set_criterion, label_set_loss
 from finetune.predict import load_classifier
 from finetune.recipe import Loss
 from finetune.text.masking import IGNORED_LABEL
@@ -54,6 +54,39 @@ def test_balanced_weights_are_scikit_learns_and_one_on_the_average():
     expected = sum(weight * one for weight, one in zip(weights[LABELS], of_each, strict=True))
     assert loss(class_weights="balanced").item() == pytest.approx(expected, rel=1e-5)
     assert weights[labels].mean() == pytest.approx(1)
+
+
+SETS = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+
+
+def set_loss(logits=LOGITS, labels=SETS, **values):
+    return build_set_criterion(Loss(**values), [10, 30, 5], 40)(logits, labels)
+
+
+def test_losses_of_label_sets_are_their_formulas():
+    assert build_set_criterion(Loss(), [1, 2], 3) is None
+    assert build_set_criterion(Loss(kind="binary_cross_entropy"), [1, 2], 3) is None
+    plain = functional.binary_cross_entropy_with_logits(LOGITS, SETS, reduction="mean") * len(SETS)
+    assert label_set_loss(LOGITS, SETS).item() == pytest.approx(plain.item())
+    weights = torch.tensor([30 / 10, 10 / 30, 35 / 5])
+    weighted = functional.binary_cross_entropy_with_logits(LOGITS, SETS, pos_weight=weights) * len(SETS)
+    assert set_loss(class_weights="balanced").item() == pytest.approx(weighted.item())
+    right = torch.where(SETS > 0, LOGITS.sigmoid(), 1 - LOGITS.sigmoid())
+    focal = -((1 - right) ** 1.5 * right.log()).mean(dim=1).sum()
+    assert set_loss(kind="focal", focal_gamma=1.5).item() == pytest.approx(focal.item(), rel=1e-5)
+    assert set_loss(kind="focal", focal_gamma=0.0).item() == pytest.approx(plain.item())
+
+
+@pytest.mark.parametrize("values", [{}, {"kind": "focal"}, {"class_weights": "balanced"}])
+def test_rows_that_are_no_targets_count_nothing_in_label_sets(values):
+    criterion = build_set_criterion(Loss(**values), [10, 30, 5], 40) or label_set_loss
+    more = torch.cat([LOGITS, torch.full((1, 3), 90.0)]).requires_grad_()
+    labels = torch.cat([SETS, torch.full((1, 3), float("nan"))])
+    loss = criterion(more, labels)
+    loss.backward()
+    assert loss.item() == pytest.approx(criterion(LOGITS, SETS).item())
+    assert torch.equal(more.grad[3], torch.zeros(3))
+    assert criterion(LOGITS, torch.full((3, 3), float("nan"))).item() == 0
 
 
 def test_a_sure_row_has_a_gradient():

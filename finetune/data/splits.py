@@ -31,8 +31,9 @@ SPLIT_NAMES = ("train", "validation", "test")
 class Splits:
     """Three data sets with the columns id, text, label (and text_pair, or prompt), and the account of them.
 
-    `label` is an index into `labels`, or a rating, or missing; `label_values` are the values that the data has for
-    them. `leaked_test_ids` are the test rows whose text, after normalisation, also stands in training or validation.
+    `label` is an index into `labels`, or a 1.0 or 0.0 for each of them, or a rating, or missing; `label_values` are the
+    values that the data has for them. `leaked_test_ids` are the test rows whose text, after normalisation, also stands
+    in training or validation.
     """
 
     train: datasets.Dataset
@@ -50,8 +51,8 @@ class Splits:
 def load_splits(data: Data, task: Task = "classify") -> Splits:
     """Read, clean, label and split the rows that a recipe's `data` section describes.
 
-    Where the `task` is to rate, `label` is a number, and there are no label names; text to learn from has no labels at
-    all. Chats stand in `text` as JSON.
+    Where the `task` is to rate, `label` is a number, and there are no label names; for multi_label it holds a number
+    for each label. Text to learn from has no labels at all. Chats stand in `text` as JSON.
 
     Raises:
         UserError: anything in the data that the user has to mend, with file and row.
@@ -70,7 +71,8 @@ def load_splits(data: Data, task: Task = "classify") -> Splits:
     for split in SPLIT_NAMES:
         if len(rows[split]) == 0:
             raise UserError(f"the {split} split has no rows; give more data or another fraction")
-    absent = [name for i, name in enumerate(names) if not (label_array(rows["train"]) == i).any()]
+    counts = label_counts(rows["train"], len(names)) if names else ()
+    absent = [name for name, count in zip(names, counts, strict=True) if not count]
     if absent:
         raise UserError(f"no training row has the label {', '.join(map(repr, absent))}; give rows or leave it out")
     if data.leaked_test_rows == "drop":
@@ -165,10 +167,11 @@ def load_file(data: Data, file: Path, task: Task = "classify") -> datasets.Datas
         UserError: anything in the file that the user has to mend.
     """
     labels: _Labels | _Ratings | None = None if task in TEXT_TASKS else _Ratings()
-    if task == "classify":
+    if task in ("classify", "multi_label"):
         assert data.labels is not None
         names = tuple(dict.fromkeys(data.labels.values()))
-        labels = _Labels(names, {value: names.index(name) for value, name in data.labels.items()})
+        kind = _Labels if task == "classify" else _LabelSets
+        labels = kind(names, {value: names.index(name) for value, name in data.labels.items()})
     rows, _ = _clean(_read(data, task, file), "data", data, labels, str(file))
     if len(rows) == 0:
         raise UserError(f"{file}: no row has a text")
@@ -199,9 +202,9 @@ def _sources(data: Data) -> dict[str, Path | _HubSplit]:
 
 
 def _read(data: Data, task: Task, source: Path | _HubSplit) -> datasets.Dataset:
-    label_column = data.label_column if task not in TEXT_TASKS else None
+    label_columns = () if task in TEXT_TASKS else data.label_columns or (data.label_column,)
     text_columns = (data.messages_column or data.text_column, data.text_pair_column, data.prompt_column)
-    columns = [name for name in (data.id_column, *text_columns, label_column) if name is not None]
+    columns = [name for name in (data.id_column, *text_columns, *label_columns) if name is not None]
     if isinstance(source, Path):
         file_format = "text" if task in TEXT_TASKS and _is_text(data, source.name) else data.file_format
         return read_file(source, FileOptions(file_format, data.encoding, data.quoting), columns)
@@ -227,7 +230,9 @@ class _Labels:
     names: tuple[str, ...]
     index: dict[str, int]
 
-    kind = "int64"
+    @property
+    def feature(self) -> Any:
+        return datasets.Value("int64")
 
     def values(self) -> dict[str, str]:
         return {value: self.names[i] for value, i in self.index.items()}
@@ -240,11 +245,32 @@ class _Labels:
 
 
 @dataclass(frozen=True)
+class _LabelSets(_Labels):
+    """Label values of the data -> indices into names, of which a row has any number."""
+
+    @property
+    def feature(self) -> Any:
+        return datasets.List(datasets.Value("float32"))
+
+    def targets(self, values: Sequence[str], where: str) -> list[float]:
+        """1.0 for each label of a row, 0.0 for the others, in the order of the names."""
+        row = [0.0] * len(self.names)
+        for value in values:
+            if value not in self.index:
+                raise UserError(f"{where}: {self.refusal(value)}")
+            row[self.index[value]] = 1.0
+        return row
+
+
+@dataclass(frozen=True)
 class _Ratings:
     """Labels that are numbers, to be rated."""
 
     names: tuple[str, ...] = ()
-    kind = "float64"
+
+    @property
+    def feature(self) -> Any:
+        return datasets.Value("float64")
 
     def values(self) -> dict[str, str]:
         return {}
@@ -270,6 +296,8 @@ def _targets(data: Data, task: Task, files: Sequence[datasets.Dataset], source: 
         return None
     if task == "classify":
         return _label_names(data, files, source)
+    if task == "multi_label":
+        return _label_sets(data, files, source)
     if len(_label_values(data, files)) < 2:
         raise UserError(f"{source}: two different ratings or more are needed in {data.label_column!r}")
     return _Ratings()
@@ -295,6 +323,99 @@ def _label_values(data: Data, files: Sequence[datasets.Dataset]) -> set[str]:
     return {text for value in raw if (text := _label_value(value)) is not None}
 
 
+def _values_of_row(raw: object, separator: str, where: str) -> list[str]:
+    """The labels of a cell as texts: of a list, or of a text whose labels are parted; an empty one has none.
+
+    Raises:
+        UserError: one of them is empty, or no label at all.
+    """
+    if isinstance(raw, dict):
+        raise UserError(f"{where}: the labels are an object; write them as a list or as one text, a{separator}b")
+    if not isinstance(raw, list):
+        text = _label_value(raw)
+        if text is None:
+            return []
+        values = [part.strip() for part in text.split(separator)]
+        if "" in values:
+            raise UserError(f"{where}: an empty label in {text!r}, parted by {separator!r}; mend the row")
+        return values
+    found = []
+    for one in raw:
+        value = None if isinstance(one, list | dict) else _label_value(one)
+        if value is None:
+            raise UserError(f"{where}: {one!r} among the labels is no label; mend the row")
+        found.append(value)
+    return found
+
+
+def _columns_of_row(values: Mapping[str, object], where: str) -> list[str]:
+    """The columns that hold 1.
+
+    Raises:
+        UserError: one holds neither 0 nor 1.
+    """
+    chosen = []
+    for name, raw in values.items():
+        value = (_label_value(raw) or "").lower()
+        if value not in _BITS:
+            said = repr(raw) if value else "nothing"
+            raise UserError(f"{where}: the column {name!r} holds {said}, not 0 or 1; mend the row or remove it")
+        if _BITS[value]:
+            chosen.append(name)
+    return chosen
+
+
+_BITS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
+
+
+def _label_sets(data: Data, files: Sequence[datasets.Dataset], source: str) -> _LabelSets:
+    feature = files[0].features[data.label_columns[0] if data.label_columns else data.label_column]
+    inner = getattr(feature, "feature", feature)
+    class_names = inner.names if isinstance(inner, datasets.ClassLabel) and not data.label_columns else []
+    if data.labels is not None:
+        names = tuple(dict.fromkeys(data.labels.values()))
+        index = {value: names.index(name) for value, name in data.labels.items()}
+        index |= {str(i): index[name] for i, name in enumerate(class_names) if name in index and str(i) not in index}
+    else:
+        names = tuple(data.label_columns or class_names or _set_values(data, files, source))
+        index = {str(i) if class_names else name: i for i, name in enumerate(names)}
+    if ambiguous := [name for name in names if data.label_separator in name]:
+        raise UserError(
+            f"{source}: the label {ambiguous[0]!r} holds {data.label_separator!r}, which parts labels; set "
+            "data.label_separator to something else"
+        )
+    return _LabelSets(names, index)
+
+
+def _set_values(data: Data, files: Sequence[datasets.Dataset], source: str) -> list[str]:
+    """The labels that stand in any row, in their order."""
+    values: set[str] = set()
+    for rows in files:
+        for batch in rows.select_columns([data.label_column]).iter(batch_size=10_000):
+            for raw in batch[data.label_column]:
+                # What is malformed is named with its row when the rows are read.
+                parts = raw if isinstance(raw, list) else (_label_value(raw) or "").split(data.label_separator)
+                values |= {text for one in parts if (text := _label_value(one)) is not None}
+    if len(values) < 2:
+        raise UserError(f"{source}: two labels or more are needed in {data.label_column!r}, found {sorted(values)}")
+    _refuse_many(values, data, source)
+    return _ordered(values)
+
+
+def _ordered(values: set[str]) -> list[str]:
+    """By their numbers where all are numbers."""
+    numeric = all(value.lstrip("-").isdecimal() for value in values)
+    return sorted(values, key=int) if numeric else sorted(values)
+
+
+def _refuse_many(values: set[str], data: Data, source: str) -> None:
+    if len(values) > 1000:
+        raise UserError(
+            f"{source}: {len(values)} different labels in {data.label_column!r}; is that the label column? "
+            "Set data.label_column"
+        )
+
+
 def _label_names(data: Data, files: Sequence[datasets.Dataset], source: str) -> _Labels:
     feature = files[0].features[data.label_column]
     if not all(isinstance(rows.features[data.label_column], datasets.Value | datasets.ClassLabel) for rows in files):
@@ -313,13 +434,8 @@ def _label_names(data: Data, files: Sequence[datasets.Dataset], source: str) -> 
     values = _label_values(data, files)
     if len(values) < 2:
         raise UserError(f"{source}: two labels or more are needed in {data.label_column!r}, found {sorted(values)}")
-    if len(values) > 1000:
-        raise UserError(
-            f"{source}: {len(values)} different labels in {data.label_column!r}; is that the label column? "
-            "Set data.label_column"
-        )
-    numeric = all(value.lstrip("-").isdecimal() for value in values)
-    names = tuple(sorted(values, key=int) if numeric else sorted(values))
+    _refuse_many(values, data, source)
+    names = tuple(_ordered(values))
     return _Labels(names, {name: i for i, name in enumerate(names)})
 
 
@@ -333,9 +449,9 @@ def _clean(
     first_row = (
         2 if FILE_FORMATS.get(Path(source).suffix) in ("csv", "tsv", "xlsx") and not _is_text(data, source) else 1
     )
-    kinds = {"id": datasets.Value("string"), "text": datasets.Value("string")}
+    kinds: dict[str, Any] = {"id": datasets.Value("string"), "text": datasets.Value("string")}
     if labels is not None:
-        kinds["label"] = datasets.Value(labels.kind)
+        kinds["label"] = labels.feature
     if data.text_pair_column:
         kinds["text_pair"] = datasets.Value("string")
     if data.prompt_column:
@@ -353,7 +469,13 @@ def _clean(
                 continue
             if not all(isinstance(text, str) for text in texts):
                 raise UserError(f"{where}: the text is {texts[0]!r}, not text; set data.text_column")
-            if labels is not None:
+            if isinstance(labels, _LabelSets):
+                if data.label_columns:
+                    held = _columns_of_row({name: batch[name][position] for name in data.label_columns}, where)
+                else:
+                    held = _values_of_row(batch[data.label_column][position], data.label_separator, where)
+                output["label"].append(labels.targets(held, where))
+            elif labels is not None:
                 output["label"].append(_target(labels, batch[data.label_column][position], where))
             row_id = batch[data.id_column][position] if data.id_column else f"{split}-{number}"
             output["id"].append(str(row_id))
@@ -464,9 +586,31 @@ def _carve(rows: dict[str, datasets.Dataset], split: str, fraction: float, seed:
     rows["train"] = train.select(np.flatnonzero(~aside))
 
 
+_FREQUENT = 10
+"""Rows of a set of labels that make it a stratum of its own."""
+
+
 def _strata(rows: datasets.Dataset) -> NDArray[np.number]:
-    """What to stratify by, (n,): the labels, or one stratum where there are none."""
-    return label_array(rows) if "label" in rows.column_names else np.zeros(len(rows))
+    """What to stratify by, (n,): the labels, or one stratum where there are none.
+
+    Rows with several labels go by the set of them where it is frequent, else by the rarest of them.
+    """
+    if "label" not in rows.column_names:
+        return np.zeros(len(rows))
+    labels = label_array(rows)
+    if labels.ndim == 1 or len(rows) == 0:
+        return labels if labels.ndim == 1 else np.zeros(0)
+    codes, sizes = label_set_codes(labels)
+    frequency = np.where(labels > 0, labels.sum(axis=0), np.inf)
+    # Numbers below those of the sets; rows without labels are rows of a kind as well.
+    by_rarest = -1 - np.where(labels.any(axis=1), frequency.argmin(axis=1), labels.shape[1])
+    return np.where(sizes[codes] >= _FREQUENT, codes, by_rarest)
+
+
+def label_set_codes(labels: NDArray[Any]) -> tuple[Indices, Indices]:
+    """Rows of zeros and ones, (n, labels) -> a number for each set of labels, (n,), and how many rows each has."""
+    _, codes, sizes = np.unique(labels, axis=0, return_inverse=True, return_counts=True)
+    return codes.reshape(-1), sizes
 
 
 # --- the account ------------------------------------------------------------------------------------------------------
@@ -492,8 +636,10 @@ def _overlap(rows: dict[str, datasets.Dataset]) -> tuple[dict[str, Any], frozens
 def _describe(rows: datasets.Dataset, names: Sequence[str], dropped: dict[str, int]) -> dict[str, Any]:
     account: dict[str, Any] = {}
     if names:
-        counts = np.bincount(label_array(rows), minlength=len(names))
+        counts = label_counts(rows, len(names))
         account = {"label_counts": {name: int(count) for name, count in zip(names, counts, strict=True)}}
+        if holds_label_sets(rows):
+            account["without_labels"] = int((label_array(rows).sum(axis=1) == 0).sum())
     elif "label" in rows.column_names:
         ratings = label_array(rows)
         account = {"ratings": {name: float(getattr(ratings, name)()) for name in ("mean", "std", "min", "max")}}
@@ -510,7 +656,10 @@ def rows_fingerprint(rows: datasets.Dataset, names: Sequence[str]) -> str:
     digest = hashlib.sha256()
     for row in _iterate(rows):
         second = row.get("text_pair", row.get("prompt"))
-        fields = [row["id"], row["text"], second, names[row["label"]] if names else row.get("label")]
+        label = row.get("label")
+        if isinstance(label, list):
+            label = [name for name, held in zip(names, label, strict=True) if held]
+        fields = [row["id"], row["text"], second, names[label] if names and isinstance(label, int) else label]
         digest.update(json.dumps(fields, ensure_ascii=True).encode() + b"\n")
     return digest.hexdigest()
 
@@ -526,8 +675,26 @@ def id_array(rows: datasets.Dataset) -> pa.StringArray:
 
 
 def label_array(rows: datasets.Dataset) -> NDArray[Any]:
-    """The label ids, or the ratings as floats, (n,)."""
-    return rows.select_columns(["label"]).with_format("arrow")[:]["label"].to_numpy()
+    """The label ids, or the ratings as floats, (n,); of label sets zeros and ones, (n, labels), as floats."""
+    labels = rows.select_columns(["label"]).with_format("arrow")[:]["label"]
+    if not holds_label_sets(rows):
+        return labels.to_numpy()
+    values = labels.combine_chunks().flatten().to_numpy()
+    return values.reshape(len(rows), -1) if len(rows) else values.reshape(0, 0)
+
+
+def holds_label_sets(rows: datasets.Dataset) -> bool:
+    """Whether `label` holds a 1.0 or 0.0 for each label rather than one label, a rating or tokens."""
+    feature = rows.features.get("label")
+    return isinstance(feature, datasets.List) and getattr(feature.feature, "dtype", None) == "float32"
+
+
+def label_counts(rows: datasets.Dataset, label_count: int) -> NDArray[np.int64]:
+    """How many rows have each label, (labels,)."""
+    labels = label_array(rows)
+    if labels.ndim == 2:
+        return labels.sum(axis=0, dtype=np.int64) if len(labels) else np.zeros(label_count, dtype=np.int64)
+    return np.bincount(labels, minlength=label_count)
 
 
 def _iterate(rows: datasets.Dataset) -> Iterator[dict[str, Any]]:

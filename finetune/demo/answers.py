@@ -29,6 +29,8 @@ MESSAGES = 50
 """Of a chat; their texts together may have as many characters as one text."""
 TEXTS = 200
 """That a program may send at a time."""
+NO_LABEL = "–"
+"""Shown where a text gets none of several labels."""
 _MUCH_UNKNOWN = 0.5
 _EXPLAINED = 8e9
 """Parameters times tokens: where there are more, the model is not asked what speaks for its prediction. That takes some
@@ -381,16 +383,16 @@ def _verdict(rows: Sequence[Row], words: Sentences) -> list[str]:
         return []
     if len({frozenset(prediction.probabilities) for prediction in labelled}) > 1:
         return [words.other_labels]
-    return [words.agree if len({prediction.label for prediction in labelled}) == 1 else words.disagree]
+    return [words.agree if len({tuple(prediction.labels) for prediction in labelled}) == 1 else words.disagree]
 
 
 def changed_mind(before: Prediction, after: Prediction) -> bool:
-    """Whether another label is the likeliest, or of a rater another rating, as it is shown."""
+    """Whether another label (or set of them) is given, or of a rater another rating, as it is shown."""
     return _opinion(before) != _opinion(after)
 
 
 def _opinion(said: Prediction) -> str:
-    return f"{said.rating:.1f}" if said.label is None else said.label
+    return f"{said.rating:.1f}" if said.label is None else ", ".join(said.labels) or NO_LABEL
 
 
 def _changes(changes: Sequence[Change], words: Sentences) -> str:

@@ -12,6 +12,7 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
+from finetune import tasks
 from finetune.data.sources import PACKED, FileOptions, read_file
 from finetune.demo.answers import RefusedError, loaded, told
 from finetune.demo.fence import UPLOAD_BYTES
@@ -20,6 +21,7 @@ from finetune.demo.words import Sentences
 from finetune.errors import UserError
 from finetune.predict import Classifier
 from finetune.predict_file import write_table
+from finetune.recipe import Data
 
 ROWS = 10_000
 """The most rows of a file that is labelled here; `finetune predict` takes any number."""
@@ -30,6 +32,8 @@ _WORKBOOK_BYTES = 20_000_000
 """The most that an Excel workbook may unpack to: reading a hostile one takes a hundred times as much memory."""
 KINDS = [".csv", ".tsv", ".xlsx", ".txt"]
 """What may be sent, by the ends of the names: no kind that unfolds into more than it weighs, but for workbooks."""
+SEPARATOR: str = Data.model_fields["label_separator"].default
+"""Between the labels of a row that gets several."""
 _COLUMNS = 200
 _TEXT_COLUMNS = ("text", "document", "review", "sentence", "comment", "content", "본문", "내용", "후기", "리뷰", "댓글")
 """What the column of texts is often called."""
@@ -44,7 +48,7 @@ class Labelled:
     rows: list[list[object]]
     """The first ones, long texts cut."""
     counts: list[tuple[str, int]]
-    """Rows by label, in the order of the model's labels; of a rater by rating, rounded."""
+    """Rows by label, in the order of the model's labels; of a rater by rating, rounded. A row may have several."""
     note: str
 
 
@@ -179,7 +183,11 @@ def _with_predictions(table: pa.Table, classifier: Classifier, said: np.ndarray)
     if classifier.task == "rate":
         return table.append_column(free("predicted"), pa.array(said[:, 0]))
     labels = classifier.labels
-    table = table.append_column(free("predicted"), pa.array([labels[i] for i in said.argmax(axis=1)]))
+    if classifier.task == "multi_label":
+        given = [SEPARATOR.join(tasks.given_labels(row, labels)) for row in said]
+    else:
+        given = [labels[i] for i in said.argmax(axis=1)]
+    table = table.append_column(free("predicted"), pa.array(given))
     for i, label in enumerate(labels):
         table = table.append_column(free(f"probability_{label}"), pa.array(said[:, i]))
     return table
@@ -201,6 +209,8 @@ def _counts(classifier: Classifier, said: np.ndarray) -> list[tuple[str, int]]:
     if classifier.task == "rate":
         rounded = Counter(int(value) for value in np.rint(said[:, 0]))
         return [(str(rating), rounded[rating]) for rating in range(min(rounded), max(rounded) + 1)]
+    if classifier.task == "multi_label":
+        return list(zip(classifier.labels, (said >= tasks.THRESHOLD).sum(axis=0).tolist(), strict=True))
     found = Counter(said.argmax(axis=1).tolist())
     return [(label, found[i]) for i, label in enumerate(classifier.labels)]
 

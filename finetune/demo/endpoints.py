@@ -7,7 +7,9 @@ import gradio as gr
 from gradio.events import api
 
 from finetune.demo.answers import Answers, Row
+from finetune.demo.models import Prediction
 from finetune.demo.tabs import sentences
+from finetune.tasks import given_labels
 
 
 def add_endpoints(answers: Answers) -> None:
@@ -18,13 +20,13 @@ def add_endpoints(answers: Answers) -> None:
         """The label of a text with the probability of each label, or its rating, by one model (the first by default).
 
         Returns the model's name, label, probabilities, rating, milliseconds, and a note, empty unless the model read
-        little of the text.
+        little of the text. Where a text may have several labels, they are a list, labels, and label is null.
         """
         with sentences(request) as words:
             name, said, note = answers.predict(text, model, words)
             return {
                 "model": name,
-                "label": said.label,
+                **_labels_of(said),
                 "probabilities": said.probabilities or None,
                 "rating": said.rating,
                 "milliseconds": said.milliseconds,
@@ -53,13 +55,24 @@ def add_endpoints(answers: Answers) -> None:
     def batch(texts: list[str], request: gr.Request, model: str = "") -> dict[str, Any]:
         """What one model says of up to 200 texts.
 
-        Returns the model's name and, in the order of the texts, the label of each with its probability, or its rating.
+        Returns the model's name and, in the order of the texts, the label of each with its probability, or its rating;
+        where a text may have several labels, a list of them and the probability of every label.
         """
         with sentences(request) as words:
             name, classifier, said = answers.label(texts, model, words)
             if classifier.task == "rate":
                 return {"model": name, "predictions": [{"rating": float(row[0])} for row in said]}
             labels = classifier.labels
+            if classifier.task == "multi_label":
+                found = [given_labels(row, labels) for row in said]
+                probable = [dict(zip(labels, row.tolist(), strict=True)) for row in said]
+                return {
+                    "model": name,
+                    "predictions": [
+                        {"labels": given, "probabilities": of_each}
+                        for given, of_each in zip(found, probable, strict=True)
+                    ],
+                }
             return {
                 "model": name,
                 "predictions": [{"label": labels[row.argmax()], "probability": float(row.max())} for row in said],
@@ -69,7 +82,7 @@ def add_endpoints(answers: Answers) -> None:
         """The label of a text by each model, or its rating.
 
         Returns for each of the models its name, label, probability, rating and milliseconds (all null if it does not
-        work), and a verdict: whether those that give labels agree.
+        work), and a verdict: whether those that give labels agree. A model that may give several has a list, labels.
         """
         with sentences(request) as words:
             rows, verdict = answers.compare(text, words)
@@ -120,12 +133,20 @@ def add_endpoints(answers: Answers) -> None:
         api(chat, api_name="chat", concurrency_id="write", concurrency_limit=1)
 
 
+def _labels_of(said: Prediction | None) -> dict[str, Any]:
+    """The label, or the labels where a text may have several."""
+    if said is not None and said.gives_several:
+        return {"label": None, "labels": said.labels}
+    return {"label": None if said is None else said.label}
+
+
 def _compared(row: Row) -> Mapping[str, Any]:
     said = row.prediction
-    label = said.label if said is not None else None
+    labels = _labels_of(said)
+    label = labels["label"]
     return {
         "model": row.model,
-        "label": label,
+        **labels,
         "probability": said.probabilities[label] if said is not None and label is not None else None,
         "rating": said.rating if said is not None else None,
         "milliseconds": said.milliseconds if said is not None else None,

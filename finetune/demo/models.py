@@ -66,7 +66,7 @@ class Prediction:
     """What a classifier or rater says of a text."""
 
     probabilities: dict[str, float]
-    """By label, in the order of the model's label ids; none from a rater."""
+    """By label, in the order of the model's label ids; none from a rater. Of several labels each is by itself."""
     rating: float | None
     milliseconds: float
     """From the text to the prediction."""
@@ -76,11 +76,20 @@ class Prediction:
     """How many were read, special tokens apart."""
     is_cut: bool
     """Whether the text has more tokens than the model takes."""
+    gives_several: bool = False
+    """Whether a text may have any number of the labels."""
 
     @property
     def label(self) -> str | None:
         """The likeliest label; None from a rater."""
         return max(self.probabilities, key=self.probabilities.__getitem__) if self.probabilities else None
+
+    @property
+    def labels(self) -> list[str]:
+        """The labels that the text gets: the likeliest, or of several all that are likely enough. None from a rater."""
+        if self.gives_several:
+            return tasks.given_labels(list(self.probabilities.values()), list(self.probabilities))
+        return [] if self.label is None else [self.label]
 
 
 def models_of(names: Sequence[str]) -> tuple[dict[str, Predictor], dict[str, Writer]]:
@@ -145,6 +154,7 @@ def predict_one(classifier: Classifier, text: str) -> Prediction:
         unknown_share=unknown_share,
         tokens=tokens,
         is_cut=is_cut,
+        gives_several=classifier.task == "multi_label",
     )
 
 

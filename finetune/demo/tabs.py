@@ -13,6 +13,7 @@ import pandas as pd
 from finetune.demo.answers import (
     BUTTON_NOISES,
     NEW_TOKENS,
+    NO_LABEL,
     TEMPERATURE,
     TOP_P,
     Answers,
@@ -361,7 +362,9 @@ def _said(said: Prediction | None) -> str:
     """A label and its probability; of a rater the rating, of a model that does not work nothing."""
     if said is None:
         return ""
-    return f"{said.rating:.2f}" if said.label is None else f"{said.label} {said.probabilities[said.label]:.3f}"
+    if said.label is None:
+        return f"{said.rating:.2f}"
+    return ", ".join(f"{label} {said.probabilities[label]:.3f}" for label in said.labels) or NO_LABEL
 
 
 def _milliseconds(said: Prediction | None) -> Cell:

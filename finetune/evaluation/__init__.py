@@ -2,11 +2,12 @@
 
 from finetune.evaluation.analogies import describe_analogies, nearest_words, score_analogies, whole_words
 from finetune.evaluation.inference import predict_outputs
-from finetune.evaluation.predictions import Predictions, Ratings, TokenSums, predictions_of
+from finetune.evaluation.predictions import LabelSets, Predictions, Ratings, TokenSums, predictions_of
 from finetune.evaluation.record import record_scores
 from finetune.evaluation.scores import compute_metrics, describe_scores, score
 
 __all__ = [
+    "LabelSets",
     "Predictions",
     "Ratings",
     "TokenSums",

@@ -1,4 +1,4 @@
-"""`Predictions`, `Ratings`, `TokenSums`: what a model said of each row of a split, and the file that keeps it."""
+"""`Predictions`, `LabelSets`, `Ratings`, `TokenSums`: what a model said of each row, and the file that keeps it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from finetune import tasks
 from finetune.evaluation.language import SUMS
 
 _ROWS_PER_GROUP = 100_000
@@ -51,6 +52,44 @@ class Predictions:
             ]
 
         _write(path, self.ids, pa.string(), pa.list_(pa.float64(), len(labels)), group)
+
+
+@dataclass(frozen=True)
+class LabelSets:
+    """`ids` (n,), which labels each row has, (n, labels), and the probability of each, (n, labels)."""
+
+    ids: pa.StringArray
+    references: NDArray[np.bool_]
+    probabilities: NDArray[np.float64]
+
+    @property
+    def predicted(self) -> NDArray[np.bool_]:
+        """Which labels each row gets, (n, labels): those whose probability reaches the threshold."""
+        return self.probabilities >= tasks.THRESHOLD
+
+    def without(self, ids: frozenset[str]) -> "LabelSets":
+        """The rows whose id is not in `ids`."""
+        keep = _keep(self.ids, ids)
+        kept = keep.to_numpy(zero_copy_only=False)
+        return LabelSets(self.ids.filter(keep), self.references[kept], self.probabilities[kept])
+
+    def write(self, path: Path, labels: Sequence[str]) -> None:
+        """Columns id, reference, predicted (lists of names) and scores (probabilities in label order); no text."""
+        names = pa.array(labels, type=pa.string())
+
+        def named(held: NDArray[np.bool_]) -> pa.ListArray:
+            offsets = np.concatenate([[0], held.sum(axis=1).cumsum()])
+            return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), names.take(pa.array(np.nonzero(held)[1])))
+
+        def group(rows: slice) -> list[pa.Array]:
+            scores = pa.array(self.probabilities[rows].ravel())
+            return [
+                named(self.references[rows]),
+                named(self.predicted[rows]),
+                pa.FixedSizeListArray.from_arrays(scores, len(labels)),
+            ]
+
+        _write(path, self.ids, pa.list_(pa.string()), pa.list_(pa.float64(), len(labels)), group)
 
 
 @dataclass(frozen=True)
@@ -108,15 +147,19 @@ class TokenSums:
 
 def predictions_of(
     ids: pa.StringArray, references: NDArray[Any], outputs: NDArray[np.float64]
-) -> Predictions | Ratings | TokenSums:
-    """What a model's outputs (n, columns) say of rows with references: (n,) label ids or ratings, or counts.
+) -> Predictions | LabelSets | Ratings | TokenSums:
+    """What a model's outputs (n, columns) say of rows with references: (n,) label ids or ratings, sets, or counts.
 
-    The counts, (n, 2) of masked rows and (n, 4) of texts, are those of `language.SUMS` that follow the outputs: tokens
-    that were to be predicted, the bytes of their text, and of whole texts the characters and the unknown bytes.
+    Of label sets the references are zeros and ones as floats, (n, labels). The counts, (n, 2) of masked rows and (n, 4)
+    of texts, are those of `language.SUMS` that follow the outputs: tokens that were to be predicted, the bytes of their
+    text, and of whole texts the characters and the unknown bytes.
     """
+    is_float = np.issubdtype(references.dtype, np.floating)
+    if references.ndim == 2 and is_float:
+        return LabelSets(ids, references > 0, outputs)
     if references.ndim == 2:
         return TokenSums(ids, np.concatenate([outputs, references], axis=1))
-    if np.issubdtype(references.dtype, np.floating):
+    if is_float:
         return Ratings(ids, references, outputs[:, 0])
     return Predictions(ids, references, outputs)
 

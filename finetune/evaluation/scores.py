@@ -8,8 +8,9 @@ import evaluate
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.evaluation import classification, language, metrics, regression
-from finetune.evaluation.predictions import Predictions, Ratings, TokenSums
+from finetune import tasks
+from finetune.evaluation import classification, label_sets, language, metrics, regression
+from finetune.evaluation.predictions import LabelSets, Predictions, Ratings, TokenSums
 
 _MATRIX_METRICS: dict[str, Callable[[NDArray[np.number]], NDArray[np.float64]]] = {
     "accuracy": classification.accuracy,
@@ -27,8 +28,17 @@ _LABEL_METRICS: dict[str, Callable[[NDArray[np.number]], NDArray[np.float64]]] =
 }
 
 
-def compute_metrics(predictions: Predictions | Ratings | TokenSums) -> dict[str, Any]:
+_SET_METRICS: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
+    "precision": label_sets.precision,
+    "recall": label_sets.recall,
+    "f1": label_sets.f1,
+}
+
+
+def compute_metrics(predictions: Predictions | LabelSets | Ratings | TokenSums) -> dict[str, Any]:
     """The point values of all metrics, through `evaluate`; plain Python numbers, None where one is undefined."""
+    if isinstance(predictions, LabelSets):
+        return _set_metrics(predictions)
     if isinstance(predictions, Ratings):
         return _rating_metrics(predictions)
     if isinstance(predictions, TokenSums):
@@ -61,6 +71,25 @@ def compute_metrics(predictions: Predictions | Ratings | TokenSums) -> dict[str,
     return values
 
 
+def _set_metrics(predictions: LabelSets) -> dict[str, Any]:
+    count, labels = predictions.probabilities.shape
+    sets = new_metric(metrics.LabelSets, count)
+    by_score = [new_metric(metrics.AveragePrecision, count) for _ in range(labels)]
+    predicted, references = predictions.predicted.astype(np.int64), predictions.references.astype(np.int64)
+    for start in range(0, count, _ROWS_PER_BATCH):
+        rows = slice(start, start + _ROWS_PER_BATCH)
+        sets.add_batch(predictions=predicted[rows], references=references[rows])
+        for label, module in enumerate(by_score):
+            module.add_batch(
+                prediction_scores=predictions.probabilities[rows, label], references=references[rows, label]
+            )
+    values: dict[str, Any] = sets.compute()
+    ranked = [module.compute()["average_precision"] for module in by_score]
+    values["mean_average_precision"] = None if None in ranked else float(np.mean(ranked))
+    values["loss"] = float(label_sets.losses(predictions.probabilities, predictions.references).mean())
+    return values
+
+
 def _rating_metrics(ratings: Ratings) -> dict[str, Any]:
     kinds = (metrics.MeanSquaredError, metrics.MeanAbsoluteError, metrics.Pearson)
     modules = evaluate.combine([new_metric(kind, len(ratings.ids)) for kind in kinds])
@@ -83,7 +112,7 @@ def _token_metrics(predictions: TokenSums) -> dict[str, Any]:
 
 
 def score(
-    predictions: Predictions | Ratings | TokenSums,
+    predictions: Predictions | LabelSets | Ratings | TokenSums,
     labels: Sequence[str],
     *,
     samples: int,
@@ -95,6 +124,8 @@ def score(
     Metrics of the confusion matrix are resampled as a multinomial over its cells, which has the same distribution as
     resampling rows and does not depend on their number; the others resample rows.
     """
+    if isinstance(predictions, LabelSets):
+        return _score_sets(predictions, labels, samples, confidence, seed)
     if isinstance(predictions, Ratings):
         return _score_ratings(predictions, samples, confidence, seed)
     if isinstance(predictions, TokenSums):
@@ -126,6 +157,44 @@ def score(
             for i, label in enumerate(labels)
         },
         "confusion_matrix": values["confusion_matrix"],
+    }
+
+
+def _score_sets(
+    predictions: LabelSets, labels: Sequence[str], samples: int, confidence: float, seed: int
+) -> dict[str, Any]:
+    values = compute_metrics(predictions)
+    generator = np.random.default_rng(seed)
+    count = len(predictions.ids)
+    rows = label_sets.row_counts(predictions.predicted, predictions.references)
+    losses = label_sets.losses(predictions.probabilities, predictions.references)
+    ranked = [
+        label_sets.RankedLabel(predictions.probabilities[:, i], predictions.references[:, i])
+        for i in range(len(labels))
+    ]
+    means = np.empty((samples, rows.shape[1]))
+    of_scores = np.empty((samples, 2))
+    for sample in range(samples):
+        weights = np.bincount(generator.integers(0, count, count), minlength=count)
+        means[sample] = weights @ rows / count
+        of_scores[sample] = label_sets.mean_average_precision(ranked, weights), weights @ losses / count
+    draws = {
+        **label_sets.metrics_of(means),
+        "mean_average_precision": of_scores[:, 0],
+        "loss": of_scores[:, 1],
+    }
+    by_label = {name: metric(means) for name, metric in _SET_METRICS.items()}
+    return {
+        "count": count,
+        "labels": list(labels),
+        "threshold": tasks.THRESHOLD,
+        "confidence_level": confidence,
+        "bootstrap_samples": samples,
+        "metrics": {name: _interval(values[name], drawn, confidence) for name, drawn in draws.items()},
+        "per_class": {
+            label: {name: _interval(values[name][i], drawn[:, i], confidence) for name, drawn in by_label.items()}
+            for i, label in enumerate(labels)
+        },
     }
 
 
@@ -195,7 +264,10 @@ def _interval(value: float | None, draws: NDArray[np.float64], confidence: float
 
 
 def describe_scores(split: str, entry: Mapping[str, Any]) -> str:
-    """One line for a person: accuracy and macro F1, the errors of ratings, or the loss of tokens, with intervals."""
+    """One line for a person, with intervals: accuracy and macro F1, the errors of ratings, or the loss of tokens.
+
+    Where rows may have several labels, micro and macro F1, and how often all of a row's labels are right.
+    """
     parts = []
     if "perplexity" in entry["metrics"]:
         for name, title in (("bits_per_byte", "bits per byte"), ("perplexity", "perplexity")):
@@ -219,7 +291,10 @@ def describe_scores(split: str, entry: Mapping[str, Any]) -> str:
             else:
                 parts.append(f"{title} {metric['value']:.3f} [{metric['low']:.3f}, {metric['high']:.3f}]")
         return f"{split}: {', '.join(parts)} on {entry['count']:,} rows"
-    for name, title in (("accuracy", "accuracy"), ("macro_f1", "macro F1")):
+    titles = {"micro_f1": "micro F1", "macro_f1": "macro F1", "subset_accuracy": "all labels right"}
+    if "micro_f1" not in entry["metrics"]:
+        titles = {"accuracy": "accuracy", "macro_f1": "macro F1"}
+    for name, title in titles.items():
         metric = entry["metrics"][name]
         parts.append(f"{title} {metric['value']:.1%} [{metric['low']:.1%}, {metric['high']:.1%}]")
     return f"{split}: {', '.join(parts)} on {entry['count']:,} rows"

@@ -20,6 +20,7 @@ import transformers
 
 _AUTO_CLASSES = {
     "classify": "AutoModelForSequenceClassification",
+    "multi_label": "AutoModelForSequenceClassification",
     "rate": "AutoModelForSequenceClassification",
     "masked_lm": "AutoModelForMaskedLM",
     "generate": "AutoModelForCausalLM",
@@ -46,6 +47,8 @@ def prove(directory: Path) -> dict[str, list[str]]:
     labels = [model.config.id2label[i] for i in range(len(model.config.id2label))]
     if probe["labels"] and labels != probe["labels"]:
         problems.append(f"labels: {', '.join(labels)}; the trained model has {', '.join(probe['labels'])}")
+    if probe["task"] == "multi_label" and model.config.problem_type != "multi_label_classification":
+        problems.append(f"problem_type: {model.config.problem_type}; probabilities would not be each label's own")
     ids = [
         tokenizer(text, pair, truncation=True, max_length=probe["max_length"])["input_ids"]
         for text, pair in zip(probe["texts"], probe["pairs"], strict=True)

@@ -34,11 +34,12 @@ def head(task: Task, labels: Sequence[str]) -> dict[str, Any]:
     if task in TEXT_TASKS:
         return {}
     names = list(labels) or ["rating"]
+    problem_types = {"classify": "single_label_classification", "multi_label": "multi_label_classification"}
     return {
         "id2label": dict(enumerate(names)),
         "label2id": {name: i for i, name in enumerate(names)},
         # Without it the first labelled forward pass would write the problem type into the configuration.
-        "problem_type": "single_label_classification" if task == "classify" else "regression",
+        "problem_type": problem_types.get(task, "regression"),
     }
 
 
@@ -76,7 +77,7 @@ def build_encoder(
         return BertForMaskedLM(scratch) if task == "masked_lm" else BertForSequenceClassification(scratch)
 
     def prepare(config: PreTrainedConfig, name: str) -> None:
-        if task == "classify":
+        if task in ("classify", "multi_label"):
             _check_label_order(config, labels, name)
         config.update(names)
         set_dropout(config, model.dropout)

@@ -1,7 +1,7 @@
 """The floors: what costs seconds and has to be beaten.
 
 For labels the most frequent one, and TF-IDF with logistic regression; for ratings the mean, and TF-IDF with ridge
-regression.
+regression. Where a row may have several labels, how frequent each is, and a logistic regression for each.
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import Pipeline
 
 from finetune.recipe import MajorityFloor, TfidfFloor
@@ -24,9 +25,12 @@ class Floor:
     ) -> None:
         """Fit on the training rows; every one of the `label_count` labels must occur in `labels`.
 
-        With no labels to count, `labels` are ratings.
+        `labels` are ids (rows,), or zeros and ones (rows, labels); with no labels to count, ratings (rows,).
         """
-        self.constant = np.bincount(labels, minlength=label_count) / len(labels) if label_count else labels.mean()[None]
+        if label_count and labels.ndim == 1:
+            self.constant = np.bincount(labels, minlength=label_count) / len(labels)
+        else:
+            self.constant = np.atleast_1d(labels.mean(axis=0, dtype=np.float64))
         self.pipeline = _fit_tfidf(model, texts, labels) if isinstance(model, TfidfFloor) else None
 
     def outputs(self, texts: Sequence[str]) -> NDArray[np.float64]:
@@ -40,7 +44,9 @@ class Floor:
         if self.pipeline is None:
             return len(self.constant)
         regression = self.pipeline.named_steps["regression"]
-        return int(regression.coef_.size + np.size(regression.intercept_))
+        fitted = regression.estimators_ if isinstance(regression, OneVsRestClassifier) else [regression]
+        # A label that all training rows have needs no regression.
+        return sum(int(one.coef_.size + np.size(one.intercept_)) for one in fitted if hasattr(one, "coef_"))
 
 
 def _fit_tfidf(model: TfidfFloor, texts: Sequence[str], labels: NDArray[Any]) -> Pipeline:
@@ -52,8 +58,11 @@ def _fit_tfidf(model: TfidfFloor, texts: Sequence[str], labels: NDArray[Any]) ->
         sublinear_tf=True,
         dtype=np.float32,
     )
-    regression: LogisticRegression | Ridge
-    if np.issubdtype(labels.dtype, np.floating):
+    regression: LogisticRegression | Ridge | OneVsRestClassifier
+    if labels.ndim == 2:
+        one = LogisticRegression(C=model.regularization, max_iter=model.max_iterations)
+        regression, labels = OneVsRestClassifier(one), labels.astype(np.int64)
+    elif np.issubdtype(labels.dtype, np.floating):
         # The same meaning as LogisticRegression's C: the data's weight against a penalty of one half of |w|².
         regression = Ridge(alpha=1 / model.regularization, solver="sparse_cg")
     else:

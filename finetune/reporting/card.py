@@ -32,6 +32,7 @@ from finetune.reporting.compare import read_any_comparison
 from finetune.reporting.comparison import Curve, Metric, describe_model, read_curve, summarize_data
 from finetune.reporting.findings import describe_findings
 from finetune.reporting.page import style_sheet, template_environment
+from finetune.reporting.set_comparison import SetComparison, set_sentences, set_table
 from finetune.reporting.tables import (
     NOTHING,
     Cell,
@@ -67,13 +68,19 @@ OWN_CODE = {
 """This project's own architectures: the file of this package that defines each, and those that it needs."""
 _TASK_NAMES = {
     "classify": ("text-classification", "Text Classification"),
+    "multi_label": ("text-classification", "Multi-Label Text Classification"),
     "rate": ("text-classification", "Text Regression"),
     "masked_lm": ("fill-mask", "Masked Language Modeling"),
     "generate": ("text-generation", "Text Generation"),
 }
 _METRIC_NAMES = {
     "accuracy": "Accuracy",
+    "micro_f1": "Micro F1",
     "macro_f1": "Macro F1",
+    "samples_f1": "F1 by row",
+    "subset_accuracy": "All labels right",
+    "hamming_loss": "Wrong decisions (Hamming loss)",
+    "mean_average_precision": "Mean average precision",
     "weighted_f1": "Weighted F1",
     "mcc": "Matthews correlation",
     "roc_auc": "ROC AUC",
@@ -89,10 +96,13 @@ _METRIC_NAMES = {
     "bits_per_character": "Bits per character",
     "unknown_share": "Unknown text",
 }
-_SHARES = ("accuracy", "macro_f1", "weighted_f1", "roc_auc", "masked_accuracy", "token_accuracy", "unknown_share")
-_INDEXED = ("accuracy", "macro_f1", "mse", "pearson", "perplexity", "bits_per_byte")
+_SHARES = (
+    *("accuracy", "micro_f1", "macro_f1", "samples_f1", "subset_accuracy", "hamming_loss", "mean_average_precision"),
+    *("weighted_f1", "roc_auc", "masked_accuracy", "token_accuracy", "unknown_share"),
+)
+_INDEXED = ("accuracy", "micro_f1", "macro_f1", "subset_accuracy", "mse", "pearson", "perplexity", "bits_per_byte")
 """What goes into the card's metadata, where the Hub reads it."""
-_HUB_METRICS = {"macro_f1": "f1"}
+_HUB_METRICS = {"macro_f1": "f1", "micro_f1": "f1", "subset_accuracy": "accuracy"}
 _EMBEDDED_LICENSE = "cc-by-sa-4.0"
 """Of the embedded models, and so of what is made of them."""
 _MOST_SAMPLES = 10
@@ -307,7 +317,7 @@ def _metadata(
             )
             for metric in found
         ]
-        values["metrics"] = [_HUB_METRICS.get(metric, metric) for metric in found]
+        values["metrics"] = list(dict.fromkeys(_HUB_METRICS.get(metric, metric) for metric in found))
         values |= {"model_name": name, "eval_results": results}
     return str(ModelCardData(**{key: value for key, value in values.items() if value is not None})).strip()
 
@@ -378,9 +388,10 @@ def _score_cell(name: str, raw: Mapping[str, float | None] | None) -> Cell:
 def _headline(splits: Mapping[str, Any]) -> str | None:
     """The first score of the test split in a few words."""
     metrics = splits.get("test", {}).get("metrics", {})
-    for name in ("accuracy", "rmse", "bits_per_byte"):
+    for name in ("accuracy", "micro_f1", "rmse", "bits_per_byte"):
         if metrics.get(name, {}).get("value") is not None:
-            return f"{_METRIC_NAMES[name].lower()} {_score_cell(name, metrics[name])}"
+            title = _METRIC_NAMES[name]
+            return f"{title[0].lower()}{title[1:]} {_score_cell(name, metrics[name])}"
     return None
 
 
@@ -413,6 +424,8 @@ def _beside(paths: Sequence[Path]) -> dict[str, Any]:
     comparison = read_any_comparison(paths)
     if isinstance(comparison, TextComparison):
         table, words = text_table(comparison), sentences(comparison)
+    elif isinstance(comparison, SetComparison):
+        table, words = set_table(comparison), set_sentences(comparison)
     else:
         table, words = comparison_table(comparison), list(describe_findings(comparison).sentences)
     return {
@@ -481,6 +494,12 @@ def _limits(recipe: Recipe, account: Mapping[str, Any], splits: Mapping[str, Any
             f"Every text gets one of {len(account.get('labels', []))} labels, whatever it is about; the probabilities "
             "are not calibrated."
         )
+    if recipe.task == "multi_label" and splits:
+        threshold = next(iter(splits.values()))["threshold"]
+        said.append(
+            f"A label is given where its probability is at least {threshold:g}, the same for all labels; the "
+            "probabilities are not calibrated."
+        )
     said.append("Nothing here measures fairness, toxicity or safety.")
     return said
 
@@ -535,5 +554,5 @@ def _draw(run: RunDirectory) -> dict[str, str]:
     style = style_sheet()
     drawn = {"loss.svg": plots.loss_plot(logged)}
     if len(logged[0].curve.validation) > 1:  # one point is no curve
-        drawn["validation.svg"] = plots.accuracy_plot(logged) or plots.bits_plot(logged)
+        drawn["validation.svg"] = plots.accuracy_plot(logged) or plots.f1_plot(logged) or plots.bits_plot(logged)
     return {name: plots.standalone(drawing, style) for name, drawing in drawn.items() if drawing is not None}

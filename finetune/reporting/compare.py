@@ -9,6 +9,7 @@ from finetune.errors import UserError
 from finetune.reporting.comparison import Comparison, read_comparison, refuse_repeats
 from finetune.reporting.findings import describe_findings
 from finetune.reporting.page import render_page
+from finetune.reporting.set_comparison import SetComparison, read_set_comparison, render_set_page, set_markdown
 from finetune.reporting.tables import comparison_markdown
 from finetune.reporting.text_comparison import (
     TextComparison,
@@ -18,13 +19,14 @@ from finetune.reporting.text_comparison import (
 )
 from finetune.run import open_run
 
+AnyComparison = Comparison | SetComparison | TextComparison
 DATA_FILE, MARKDOWN_FILE, PAGE_FILE = "comparison.json", "comparison.md", "index.html"
 
 
-def compare_runs(paths: Sequence[Path], output: Path) -> Comparison | TextComparison:
+def compare_runs(paths: Sequence[Path], output: Path) -> AnyComparison:
     """Compare the run directories at `paths` and write what they show into the directory `output`.
 
-    Runs that generate are compared by how well they read the test texts, others by their labels.
+    Runs that generate are compared by how well they read the test texts, others by their labels, or sets of them.
 
     Raises:
         UserError: runs that may not be compared (see `read_comparison`), or an `output` that holds something else.
@@ -38,7 +40,7 @@ def compare_runs(paths: Sequence[Path], output: Path) -> Comparison | TextCompar
     return comparison
 
 
-def render_comparison(comparison: Comparison | TextComparison) -> dict[str, str]:
+def render_comparison(comparison: AnyComparison) -> dict[str, str]:
     """The files of a comparison, by name.
 
     The JSON file first: it marks the directory as a comparison's, should the others not come to be written.
@@ -49,6 +51,12 @@ def render_comparison(comparison: Comparison | TextComparison) -> dict[str, str]
             MARKDOWN_FILE: text_markdown(comparison),
             PAGE_FILE: render_text_page(comparison),
         }
+    if isinstance(comparison, SetComparison):
+        return {
+            DATA_FILE: comparison.to_json(),
+            MARKDOWN_FILE: set_markdown(comparison),
+            PAGE_FILE: render_set_page(comparison),
+        }
     findings = describe_findings(comparison)
     return {
         DATA_FILE: comparison.to_json(asdict(findings)),
@@ -57,16 +65,20 @@ def render_comparison(comparison: Comparison | TextComparison) -> dict[str, str]
     }
 
 
-def read_any_comparison(paths: Sequence[Path]) -> Comparison | TextComparison:
-    """The comparison of runs that generate, or of runs that label.
+def read_any_comparison(paths: Sequence[Path]) -> AnyComparison:
+    """The comparison of runs that generate, of runs that give several labels, or of runs that give one.
 
     Raises:
         UserError: runs that may not be compared.
     """
     directories = [open_run(path) for path in paths]
-    if len(paths) > 1 and all(run.recipe().task == "generate" for run in directories):
+    tasks = {run.recipe().task for run in directories}
+    if len(paths) > 1 and tasks == {"generate"}:
         refuse_repeats(paths)
         return read_text_comparison(directories, paths)
+    if len(paths) > 1 and tasks == {"multi_label"}:
+        refuse_repeats(paths)
+        return read_set_comparison(directories, paths)
     return read_comparison(paths)
 
 

@@ -79,6 +79,7 @@ class ValidationPoint:
     loss: float | None
     accuracy: float | None
     bits_per_byte: float | None = None
+    micro_f1: float | None = None
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,7 @@ def read_comparison(paths: Sequence[Path]) -> Comparison:
         refuse_other_rows(directories[0], scores[0], run, test)
     names = display_names(paths)
     runs = [_summarize(run, name) for run, name in zip(directories, names, strict=True)]
-    data = _group_data({name: run.data() for run, name in zip(directories, names, strict=True)})
+    data = group_data({name: run.data() for run, name in zip(directories, names, strict=True)})
     return Comparison(
         format=FORMAT,
         finetune_version=finetune.__version__,
@@ -223,6 +224,8 @@ def _label_scores(run: RunDirectory) -> dict[str, Any]:
         raise UserError(f"{run.path} learnt from text ({run.recipe().task}), which does not compare with labels")
     if "rmse" in test.get("metrics", {}):
         raise UserError(f"{run.path} rates texts; `compare` knows labels only, the run's scores.json has its errors")
+    if "micro_f1" in test.get("metrics", {}):
+        raise UserError(f"{run.path} gives a text several labels, which does not compare with one label for each")
     missing = [key for key in ("count", "rows_fingerprint", "labels", "metrics") if key not in test]
     if missing or "accuracy" not in test["metrics"]:
         raise UserError(f"{run.scores_file}: no {(missing or ['accuracy'])[0]} of the test split; score the run again")
@@ -402,7 +405,9 @@ def read_curve(run: RunDirectory) -> Curve:
         for record in run.log():
             step, epoch = float(record["step"]), record.get("epoch")
             if (metrics := record.get("validation")) is not None:
-                values = {name: _finite(metrics.get(name)) for name in ("loss", "accuracy", "bits_per_byte")}
+                values = {
+                    name: _finite(metrics.get(name)) for name in ("loss", "accuracy", "bits_per_byte", "micro_f1")
+                }
                 validation.append(ValidationPoint(step, epoch, **values))
             elif (loss := record.get("loss")) is not None:
                 if math.isfinite(loss):
@@ -433,7 +438,7 @@ def _mean_point(points: Sequence[TrainingPoint]) -> TrainingPoint:
 # --- data -------------------------------------------------------------------------------------------------------------
 
 
-def _group_data(accounts: Mapping[str, Mapping[str, Any]]) -> tuple[DataSummary, ...]:
+def group_data(accounts: Mapping[str, Mapping[str, Any]]) -> tuple[DataSummary, ...]:
     """One summary for all runs whose data are the same."""
     groups: dict[str, list[str]] = {}
     for name, account in accounts.items():

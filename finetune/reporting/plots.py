@@ -164,6 +164,11 @@ def accuracy_plot(runs: Sequence[Logged]) -> str | None:
     return _validation_plot(runs, "accuracy", "Validation accuracy, %", 100)
 
 
+def f1_plot(runs: Sequence[Logged]) -> str | None:
+    """Validation micro F1 of runs that give several labels; None where there are none."""
+    return _validation_plot(runs, "micro_f1", "Validation micro F1, %", 100)
+
+
 def bits_plot(runs: Sequence[Logged]) -> str | None:
     """Validation bits per byte, which compare across vocabularies as losses do not; None where there are none."""
     return _validation_plot(runs, "bits_per_byte", "Validation bits per byte", 1)

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from finetune.reporting.compare import PAGE_FILE, compare_runs
 from finetune.reporting.findings import describe_findings
+from finetune.reporting.set_comparison import SetComparison, set_sentences, set_table
 from finetune.reporting.tables import comparison_table, rich_table
 from finetune.reporting.text_comparison import TextComparison, sentences, text_table
 
@@ -23,6 +24,8 @@ def compare_and_print(paths: Sequence[Path], output: Path) -> None:
         console = Console(width=160)  # in a file nothing has to be cut to a screen's width
     if isinstance(comparison, TextComparison):
         table, said = text_table(comparison), sentences(comparison)
+    elif isinstance(comparison, SetComparison):
+        table, said = set_table(comparison), set_sentences(comparison)
     else:
         table, said = comparison_table(comparison), list(describe_findings(comparison).sentences)
     console.print(rich_table(table, console.width))

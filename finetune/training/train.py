@@ -27,7 +27,7 @@ from finetune.evaluation import (
     predictions_of,
     record_scores,
 )
-from finetune.losses import Criterion, build_criterion
+from finetune.losses import Criterion, build_criterion, build_set_criterion
 from finetune.models import (
     Floor,
     build_model,
@@ -264,7 +264,10 @@ def _encode(split: str, recipe: Recipe, splits: Splits, tokenizer: PreTrainedTok
 
 
 def _references(recipe: Recipe, encoded: datasets.Dataset, tokenizer: PreTrainedTokenizerBase) -> NDArray[Any]:
-    """Label ids or ratings, (n,); counts of masked rows, (n, 2): tokens and bytes; of documents, (n, 4): `SIZES`."""
+    """Label ids or ratings, (n,), or label sets, (n, labels); counts of masked rows, (n, 2), or of documents, (n, 4).
+
+    The counts are those of tokens and bytes, and `SIZES`.
+    """
     if recipe.task == "generate":
         return tasks.document_sizes(encoded)
     if recipe.task == "masked_lm":
@@ -383,6 +386,9 @@ def _fit(
 
 def _criterion(recipe: Recipe, encoded: datasets.Dataset) -> Criterion | None:
     """The recipe's loss, for labels as frequent as in the training rows."""
+    if recipe.task == "multi_label":
+        labels = label_array(encoded)
+        return build_set_criterion(recipe.loss, labels.sum(axis=0).astype(int).tolist(), len(labels))
     if recipe.task != "classify":
         return None
     return build_criterion(recipe.loss, np.bincount(label_array(encoded)).tolist())
@@ -408,7 +414,7 @@ def _scored_splits(recipe: Recipe) -> tuple[str, ...]:
 
 def _with_label_names(recipe: Recipe, splits: Splits) -> Recipe:
     """The recipe with the label values that were found in the data written out."""
-    if recipe.data.labels is not None or recipe.task != "classify":
+    if recipe.data.labels is not None or recipe.task not in ("classify", "multi_label"):
         return recipe
     return with_values(recipe, data={"labels": splits.label_values})
 

@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import psutil
 from decoders import DECODERS, WRITERS, write_decoder
 from kobert_standin import write_split_layout
-from reviews import MODELS, write_csv, write_ratings
+from reviews import MODELS, write_csv, write_ratings, write_topics
 
 import finetune.cli
 from finetune.recipe import dump_recipe, parse_recipe
@@ -57,6 +57,8 @@ VARIANTS = {
     "bf16": Variant("encoder", {"mixed_precision": "bf16"}),
     "workers": Variant("lstm", {"dataloader_num_workers": 2}),
     "rate": Variant("bigru-max", task="rate"),
+    "multi-label": Variant("lstm", task="multi_label"),
+    "two-processes-multi-label": Variant("encoder", {"micro_batch_size": 4}, processes=2, task="multi_label"),
     "sgd": Variant("lstm", {"optimizer": "sgd", "lr_scheduler_type": "one_cycle", "learning_rate": 0.1}),
     "adafactor": Variant("encoder", {"optimizer": "adafactor", "gradual_unfreezing": True}),
     "layerwise": Variant("encoder", {"layerwise_lr_decay": 0.7, "lr_scheduler_type": "inverse_sqrt"}),
@@ -93,7 +95,7 @@ def write_recipe(directory: Path, variant: Variant) -> Path:
     else:
         model = (WRITERS if variant.task == "generate" else MODELS)[variant.model]
     is_writing_rnn = variant.task == "generate" and model["family"] == "recurrent"
-    write_rows = write_ratings if variant.task == "rate" else write_csv
+    write_rows = {"rate": write_ratings, "multi_label": write_topics}.get(variant.task, write_csv)
     text: dict[str, Any] = {"vocabulary_size": 300, "max_length": 32}
     if "adaptive" in variant.model:
         text["unit"] = "whitespace"

@@ -8,6 +8,7 @@ import time
 
 import pytest
 import torch
+from crashes import Crash, crash_at
 from filelock import FileLock
 from kill_loop import outcome
 from reviews import write_csv
@@ -32,22 +33,6 @@ def folder(tmp_path, monkeypatch):
     write_csv(tmp_path / "reviews.csv", 200)
     (tmp_path / "mine.yaml").write_text(RECIPE, encoding="utf-8")
     return tmp_path
-
-
-class Crash(BaseException):
-    """Ends a training as abruptly as a test in the same process can."""
-
-
-def crash_at(monkeypatch, step):
-    """Let the loop die in the middle of the given step, after the weights have changed."""
-    original = loop._training_record
-
-    def dying(job, state, *rest):
-        if state.step >= step:
-            raise Crash
-        return original(job, state, *rest)
-
-    monkeypatch.setattr(loop, "_training_record", dying)
 
 
 def fails(capsys, *arguments):

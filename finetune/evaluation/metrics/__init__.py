@@ -1,15 +1,17 @@
 """Metrics as local `evaluate` modules: `evaluate.load` of a file's path and the class itself both work offline.
 
-Each file is complete in itself but for the formulas, which `classification`, `regression`, `language` and `writing`
-beside this package keep for the point values and the bootstrap alike.
+Each file is complete in itself but for the formulas, which `classification`, `label_sets`, `regression`, `language` and
+`writing` beside this package keep for the point values and the bootstrap alike.
 """
 
 from finetune.evaluation.metrics.accuracy import Accuracy
+from finetune.evaluation.metrics.average_precision import AveragePrecision
 from finetune.evaluation.metrics.bleu import Bleu
 from finetune.evaluation.metrics.chrf import Chrf
 from finetune.evaluation.metrics.confusion_matrix import ConfusionMatrix
 from finetune.evaluation.metrics.copies import Copies
 from finetune.evaluation.metrics.f1 import F1
+from finetune.evaluation.metrics.label_sets import LabelSets
 from finetune.evaluation.metrics.matthews_correlation import MatthewsCorrelation
 from finetune.evaluation.metrics.mean_absolute_error import MeanAbsoluteError
 from finetune.evaluation.metrics.mean_squared_error import MeanSquaredError
@@ -23,10 +25,12 @@ from finetune.evaluation.metrics.variety import Variety
 __all__ = [
     "F1",
     "Accuracy",
+    "AveragePrecision",
     "Bleu",
     "Chrf",
     "ConfusionMatrix",
     "Copies",
+    "LabelSets",
     "MatthewsCorrelation",
     "MeanAbsoluteError",
     "MeanSquaredError",
