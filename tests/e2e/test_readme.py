@@ -29,7 +29,7 @@ def blocks(language: str) -> list[str]:
 def test_the_first_two_commands_are_the_set_up_scripts():
     shell = blocks("bash")
     assert shell[:2] == ["bash scripts/quickstart.sh\n", "bash scripts/test.sh\n"]
-    assert len(shell) == 8
+    assert len(shell) == 9
 
 
 def test_own_csv_in_five_minutes(tmp_path):
@@ -59,16 +59,25 @@ def test_own_csv_in_five_minutes(tmp_path):
     assert (tmp_path / "reports" / "mine" / "index.html").exists()
 
 
+def topics(text):
+    """What a review speaks of: nothing, one thing, or two."""
+    words = {"연기": "acting", "영화": "film", "친구": "company"}
+    return [name for word, name in words.items() if word in text]
+
+
 def test_the_doctor_pretraining_and_ratings(tmp_path, monkeypatch, capsys):
-    """The commands of the three sections, word for word, in this process."""
+    """The commands of the four sections, word for word, in this process."""
     monkeypatch.chdir(tmp_path)
     stars = {"positive": 9, "negative": 2}
-    rows = [f"{text},{label},{stars[label] + number % 2}" for number, (text, label) in enumerate(review_rows(300))]
-    (tmp_path / "reviews.csv").write_text("\n".join(["text,label,stars", *rows]) + "\n", encoding="utf-8")
+    rows = [
+        f"{text},{label},{stars[label] + number % 2},{'|'.join(topics(text))}"
+        for number, (text, label) in enumerate(review_rows(300))
+    ]
+    (tmp_path / "reviews.csv").write_text("\n".join(["text,label,stars,topics", *rows]) + "\n", encoding="utf-8")
     (tmp_path / "mine.yaml").write_text(blocks("yaml")[0], encoding="utf-8")
     (tmp_path / "texts.txt").write_text("\n".join(text for text, _ in review_rows(300)), encoding="utf-8")
     commands = [shlex.split(line) for block in blocks("bash")[3:] for line in block.splitlines()]
-    assert len(commands) == 13
+    assert len(commands) == 15
     for program, *arguments in commands:
         assert program == "finetune"
         assert main(arguments) == 0, arguments
@@ -76,6 +85,9 @@ def test_the_doctor_pretraining_and_ratings(tmp_path, monkeypatch, capsys):
     for name in ("stars", "stars-mean", "stars-tfidf"):
         scores = json.loads((tmp_path / "runs" / name / "scores.json").read_text(encoding="utf-8"))
         assert "rmse" in scores["splits"]["test"]["metrics"]
+    for name in ("topics", "topics-tfidf"):
+        scores = json.loads((tmp_path / "runs" / name / "scores.json").read_text(encoding="utf-8"))
+        assert "micro_f1" in scores["splits"]["test"]["metrics"]
 
 
 def test_the_kobert_command_with_a_standin_for_what_lies_on_the_hub(tmp_path):
