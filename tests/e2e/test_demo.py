@@ -39,7 +39,15 @@ def served(command, directory):
         port = str(free.getsockname()[1])
     arguments = [sys.executable, "-m", *command, "--port", port]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(arguments, cwd=directory, env=environment, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        arguments,
+        cwd=directory,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Where the tests run in the background Ctrl-C is ignored, which children would inherit.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     try:
         started = time.monotonic()
         line = process.stderr.readline()
