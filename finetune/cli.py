@@ -465,8 +465,8 @@ def _predict(options: argparse.Namespace, _: Sequence[str]) -> None:
             # Of none, how probable the likeliest is.
             print(f"{separator.join(given) or '(none)'}\t{sure or f'{row.max():.3f}'}\t{text}")
             continue
-        best = int(row.argmax())
-        print(f"{classifier.labels[best]}\t{row[best]:.3f}\t{text}")
+        (answer,) = classifier.answers(row[None])
+        print(f"{answer}\t{row.max():.3f}\t{text}")
 
 
 def _generate(options: argparse.Namespace, rest: Sequence[str]) -> None:

@@ -40,6 +40,18 @@ class Classifier:
         names: dict[int, str] = config.id2label
         return [names[i] for i in range(len(names))]
 
+    def answers(self, probabilities: NDArray[np.float64]) -> list[str]:
+        """The label given to each row of `classify`'s probabilities, (texts, labels): the likeliest, one for each.
+
+        Where training fitted a neutral band, and the second of two labels is as probable as lies within, its name.
+        """
+        labels, band = self.labels, getattr(self.model.config, "neutral_band", None)
+        given = [labels[i] for i in probabilities.argmax(axis=1)]
+        if band is None:
+            return given
+        is_neutral = (probabilities[:, 1] > band["low"]) & (probabilities[:, 1] < band["high"])
+        return [band["label"] if neutral else label for label, neutral in zip(given, is_neutral, strict=True)]
+
     @property
     def task(self) -> Task:
         if tasks.is_rating(self.model):

@@ -68,7 +68,7 @@ def predict_file(
             columns["predicted"] = [separator.join(tasks.given_labels(row, classifier.labels)) for row in outputs]
             columns |= {f"probability_{name}": outputs[:, i] for i, name in enumerate(classifier.labels)}
         else:
-            columns["label"] = [classifier.labels[i] for i in outputs.argmax(axis=1)]
+            columns["label"] = classifier.answers(outputs)
             columns |= {f"probability_{name}": outputs[:, i] for i, name in enumerate(classifier.labels)}
         return pa.table(columns)
 

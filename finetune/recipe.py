@@ -575,6 +575,12 @@ class Evaluation(BaseModel):
     """Resamples of the rows for each confidence interval."""
     confidence_level: float = Field(default=0.95, gt=0.5, lt=1)
     """The level of the confidence intervals."""
+    calibration: Literal["none", "temperature"] = "none"
+    """`temperature` divides a classifier's logits by what fits validation: its labels stay, how sure it is changes."""
+    neutral_accuracy: float | None = Field(default=None, gt=0.5, lt=1)
+    """Give neither of two labels between thresholds outside of which this share of validation is right: 0.9, say."""
+    neutral_label: str = Field(default="neutral", min_length=1)
+    """What is given between them."""
     score_test: bool = True
     """Score the test split at the end, and write samples after its prompts; without it the split stays sealed."""
 
@@ -638,6 +644,12 @@ class Recipe(BaseModel):
             raise ValueError("task multi_label learns by binary cross-entropy or focal loss, without label_smoothing")
         if self.task != "multi_label" and (self.data.label_columns or self.data.label_separator != "|"):
             raise ValueError(f"data.label_columns and label_separator are for multi_label; the task is {self.task}")
+        asks = self.evaluation.calibration != "none" or self.evaluation.neutral_accuracy is not None
+        if asks and (self.task != "classify" or self.model.family in ("majority", "tfidf")):
+            raise ValueError(
+                "evaluation.calibration and neutral_accuracy are for neural models that classify; task "
+                f"{self.task}, family {self.model.family}"
+            )
         if self.training.momentum != 0.9 and self.training.optimizer != "sgd":
             raise ValueError(f"training.momentum is for sgd; training.optimizer is {self.training.optimizer}")
         by_layer = self.training.layerwise_lr_decay < 1 or self.training.gradual_unfreezing

@@ -10,6 +10,7 @@ ROOMS = [
     "progress",
     "recipe",
     "run",
+    "significance",
     "data",
     "text",
     "doctor",

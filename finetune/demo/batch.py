@@ -186,7 +186,7 @@ def _with_predictions(table: pa.Table, classifier: Classifier, said: np.ndarray)
     if classifier.task == "multi_label":
         given = [SEPARATOR.join(tasks.given_labels(row, labels)) for row in said]
     else:
-        given = [labels[i] for i in said.argmax(axis=1)]
+        given = classifier.answers(said)
     table = table.append_column(free("predicted"), pa.array(given))
     for i, label in enumerate(labels):
         table = table.append_column(free(f"probability_{label}"), pa.array(said[:, i]))
@@ -211,8 +211,8 @@ def _counts(classifier: Classifier, said: np.ndarray) -> list[tuple[str, int]]:
         return [(str(rating), rounded[rating]) for rating in range(min(rounded), max(rounded) + 1)]
     if classifier.task == "multi_label":
         return list(zip(classifier.labels, (said >= tasks.THRESHOLD).sum(axis=0).tolist(), strict=True))
-    found = Counter(said.argmax(axis=1).tolist())
-    return [(label, found[i]) for i, label in enumerate(classifier.labels)]
+    found = Counter(classifier.answers(said))
+    return [(label, found[label]) for label in dict.fromkeys([*classifier.labels, *sorted(found)])]
 
 
 def _shown(value: object) -> object:

@@ -75,7 +75,10 @@ def add_endpoints(answers: Answers) -> None:
                 }
             return {
                 "model": name,
-                "predictions": [{"label": labels[row.argmax()], "probability": float(row.max())} for row in said],
+                "predictions": [
+                    {"label": answer, "probability": float(row.max())}
+                    for answer, row in zip(classifier.answers(said), said, strict=True)
+                ],
             }
 
     def compare(text: str, request: gr.Request) -> dict[str, Any]:
@@ -137,13 +140,13 @@ def _labels_of(said: Prediction | None) -> dict[str, Any]:
     """The label, or the labels where a text may have several."""
     if said is not None and said.gives_several:
         return {"label": None, "labels": said.labels}
-    return {"label": None if said is None else said.label}
+    return {"label": None if said is None else said.answer}
 
 
 def _compared(row: Row) -> Mapping[str, Any]:
     said = row.prediction
     labels = _labels_of(said)
-    label = labels["label"]
+    label = None if said is None or said.gives_several else said.label
     return {
         "model": row.model,
         **labels,

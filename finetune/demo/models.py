@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Generic, TypeVar
 
+import numpy as np
 import torch
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
@@ -78,6 +79,13 @@ class Prediction:
     """Whether the text has more tokens than the model takes."""
     gives_several: bool = False
     """Whether a text may have any number of the labels."""
+    neutral: str | None = None
+    """What is said where neither of two labels is probable enough; None where one is."""
+
+    @property
+    def answer(self) -> str | None:
+        """What is said of the text: the likeliest label, or that it is neutral; None from a rater."""
+        return self.neutral or self.label
 
     @property
     def label(self) -> str | None:
@@ -89,7 +97,7 @@ class Prediction:
         """The labels that the text gets: the likeliest, or of several all that are likely enough. None from a rater."""
         if self.gives_several:
             return tasks.given_labels(list(self.probabilities.values()), list(self.probabilities))
-        return [] if self.label is None else [self.label]
+        return [] if self.answer is None else [self.answer]
 
 
 def models_of(names: Sequence[str]) -> tuple[dict[str, Predictor], dict[str, Writer]]:
@@ -147,6 +155,10 @@ def predict_one(classifier: Classifier, text: str) -> Prediction:
     milliseconds = 1000 * (time.perf_counter() - started)
     tokens, unknown_share, is_cut = _reading(encoded, text, classifier.tokenizer)
     rates = classifier.task == "rate"
+    neutral = None
+    if classifier.task == "classify":
+        (answer,) = classifier.answers(np.array([row]))
+        neutral = answer if answer not in classifier.labels else None
     return Prediction(
         probabilities={} if rates else dict(zip(classifier.labels, row, strict=True)),
         rating=row[0] if rates else None,
@@ -155,6 +167,7 @@ def predict_one(classifier: Classifier, text: str) -> Prediction:
         tokens=tokens,
         is_cut=is_cut,
         gives_several=classifier.task == "multi_label",
+        neutral=neutral,
     )
 
 

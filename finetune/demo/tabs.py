@@ -364,6 +364,8 @@ def _said(said: Prediction | None) -> str:
         return ""
     if said.label is None:
         return f"{said.rating:.2f}"
+    if said.neutral is not None:
+        return f"{said.neutral} ({said.label} {said.probabilities[said.label]:.3f})"
     return ", ".join(f"{label} {said.probabilities[label]:.3f}" for label in said.labels) or NO_LABEL
 
 

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import evaluate
@@ -9,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune import tasks
-from finetune.evaluation import classification, label_sets, language, metrics, regression
+from finetune.evaluation import calibration, classification, label_sets, language, metrics, regression
 from finetune.evaluation.predictions import LabelSets, Predictions, Ratings, TokenSums
+from finetune.significance import wilson_interval
 
 _MATRIX_METRICS: dict[str, Callable[[NDArray[np.number]], NDArray[np.float64]]] = {
-    "accuracy": classification.accuracy,
     "macro_f1": classification.macro_f1,
     "weighted_f1": classification.weighted_f1,
     "mcc": classification.matthews_correlation,
@@ -68,6 +69,13 @@ def compute_metrics(predictions: Predictions | LabelSets | Ratings | TokenSums) 
     areas = [module.compute()["roc_auc"] for module in by_score]
     values["roc_auc"] = None if None in areas else float(np.mean(areas))
     values["loss"] = float(_row_losses(predictions).mean())
+    confidence, correct = calibration.confidences(predictions.probabilities, predictions.references)
+    error = new_metric(metrics.ExpectedCalibrationError, len(predicted))
+    for start in range(0, len(predicted), _ROWS_PER_BATCH):
+        rows = slice(start, start + _ROWS_PER_BATCH)
+        error.add_batch(confidences=confidence[rows], correct=correct[rows])
+    values |= error.compute()
+    values["brier"] = float(calibration.brier_scores(predictions.probabilities, predictions.references).mean())
     return values
 
 
@@ -119,10 +127,10 @@ def score(
     confidence: float,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """All metrics with percentile bootstrap intervals over the rows (Efron & Tibshirani 1993, ch. 13).
+    """All metrics with intervals: accuracy has Wilson's, the others the percentile bootstrap's over the rows.
 
     Metrics of the confusion matrix are resampled as a multinomial over its cells, which has the same distribution as
-    resampling rows and does not depend on their number; the others resample rows.
+    resampling rows (Efron & Tibshirani 1993, ch. 13) and does not depend on their number; the others resample rows.
     """
     if isinstance(predictions, LabelSets):
         return _score_sets(predictions, labels, samples, confidence, seed)
@@ -137,14 +145,21 @@ def score(
     resampled = generator.multinomial(count, matrix.ravel() / count, size=samples).reshape(samples, *matrix.shape)
     ranked = classification.ranked_scores(predictions.probabilities, predictions.references)
     losses = _row_losses(predictions)
-    areas, means = np.empty(samples), np.empty(samples)
+    distances = calibration.brier_scores(predictions.probabilities, predictions.references)
+    areas, means, briers = (np.empty(samples) for _ in range(3))
     for sample in range(samples):
         weights = np.bincount(generator.integers(0, count, count), minlength=count)
         areas[sample] = classification.mean_area(ranked, weights)
         means[sample] = weights @ losses / count
-    overall = {name: _interval(values[name], metric(resampled), confidence) for name, metric in _MATRIX_METRICS.items()}
+        briers[sample] = weights @ distances / count
+    overall: dict[str, Any] = {"accuracy": asdict(wilson_interval(int(np.trace(matrix)), count, confidence))}
+    for name, metric in _MATRIX_METRICS.items():
+        overall[name] = _interval(values[name], metric(resampled), confidence)
     overall["roc_auc"] = _interval(values["roc_auc"], areas, confidence)
     overall["loss"] = _interval(values["loss"], means, confidence)
+    # It has no interval: rows drawn twice lie further apart within a bin, so that all draws are too high.
+    overall["ece"] = {"value": values["ece"], "low": None, "high": None}
+    overall["brier"] = _interval(values["brier"], briers, confidence)
     by_label = {name: metric(resampled) for name, metric in _LABEL_METRICS.items()}
     return {
         "count": count,
@@ -157,6 +172,10 @@ def score(
             for i, label in enumerate(labels)
         },
         "confusion_matrix": values["confusion_matrix"],
+        "reliability": [
+            asdict(found) for found in calibration.reliability(predictions.probabilities, predictions.references)
+        ],
+        "coverage": calibration.coverage_curve(predictions.probabilities, predictions.references),
     }
 
 

@@ -35,6 +35,7 @@ __all__ = [
     "SAMPLING_FIELDS",
     "Floor",
     "build_model",
+    "divide_logits",
     "learn_vectors",
     "load_causal_model",
     "load_model",
@@ -121,6 +122,23 @@ def start_at(model: PreTrainedModel, rating: float) -> None:
     if bias is not None and not bias.any():
         with torch.no_grad():
             bias.fill_(rating)
+
+
+def divide_logits(model: nn.Module, temperature: float) -> None:
+    """Divide a classifier's logits by `temperature`, in its last layer's weights, so that every copy says the same.
+
+    Raises:
+        UserError: the model does not end in a linear layer.
+    """
+    labels = len(cast("Any", model).config.id2label)
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    # Beside adapters there is the head that was, too, which is not trained.
+    last = next((layer for layer in reversed(layers) if layer.weight.requires_grad), None)
+    if last is None or last.out_features != labels:
+        raise UserError(f"evaluation.calibration: {type(model).__name__} does not end in a linear layer; leave it out")
+    with torch.no_grad():
+        for parameter in last.parameters(recurse=False):
+            parameter.div_(temperature)
 
 
 def match_inputs(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> PreTrainedTokenizerBase:

@@ -12,9 +12,7 @@ from numpy.typing import NDArray
 
 from finetune.errors import UserError
 from finetune.reporting.learning_curve import (
-    CONFIDENCE,
     MEASURES,
-    SAMPLES,
     Measure,
     bootstrap_scores,
     interval_of,
@@ -25,6 +23,7 @@ from finetune.reporting.learning_curve import (
 from finetune.reporting.tables import duration
 from finetune.reporting.text_comparison import refuse_other_parts
 from finetune.run import RunDirectory
+from finetune.significance import CONFIDENCE, SAMPLES
 
 
 @dataclass(frozen=True)

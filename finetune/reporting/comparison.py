@@ -3,9 +3,14 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, assert_never
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 import finetune
 from finetune.errors import UserError
@@ -22,8 +27,9 @@ from finetune.recipe import (
     WordVectorModel,
 )
 from finetune.run import RunDirectory, open_run
+from finetune.significance import PairedTest, compare_pairs
 
-FORMAT = 1
+FORMAT = 2
 """The version of the layout of comparison.json."""
 MOST_CURVE_POINTS = 400
 """A plot some 450 pixels wide shows no more; longer logs are averaged down to it."""
@@ -95,6 +101,18 @@ class Curve:
 
 
 @dataclass(frozen=True)
+class Surety:
+    """How sure a run is and how often it is right then, on the test rows.
+
+    `reliability` has (confidence, accuracy, rows) for each bin of confidences, `coverage` has (share of the rows that
+    are answered, accuracy among them), the surest rows first.
+    """
+
+    reliability: tuple[tuple[float, float, int], ...]
+    coverage: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
 class RunSummary:
     """One run: what it is, how it scored on the test rows, what it cost and where it ran."""
 
@@ -116,6 +134,10 @@ class RunSummary:
     cost: Cost
     curve: Curve
     environment: Mapping[str, Any]
+    surety: Surety | None = None
+    """None in runs that were scored before this was recorded."""
+    paired: PairedTest | None = None
+    """The best run against this one, row by row; None for the best, and where one of them has no predictions."""
 
     @property
     def accuracy(self) -> Metric:
@@ -181,6 +203,7 @@ def read_comparison(paths: Sequence[Path]) -> Comparison:
     names = display_names(paths)
     runs = [_summarize(run, name) for run, name in zip(directories, names, strict=True)]
     data = group_data({name: run.data() for run, name in zip(directories, names, strict=True)})
+    correct = {name: _correct_rows(run) for run, name in zip(directories, names, strict=True)}
     return Comparison(
         format=FORMAT,
         finetune_version=finetune.__version__,
@@ -188,8 +211,27 @@ def read_comparison(paths: Sequence[Path]) -> Comparison:
         test_count=scores[0]["count"],
         test_rows_fingerprint=scores[0]["rows_fingerprint"],
         data=data,
-        runs=tuple(sorted(runs, key=_best_first)),
+        runs=_with_tests(sorted(runs, key=_best_first), correct),
     )
+
+
+def _correct_rows(run: RunDirectory) -> NDArray[np.bool_] | None:
+    """Which test rows a run has right, (n,), in the order of their ids; None without its predictions."""
+    file = run.predictions_file("test")
+    if not file.exists():
+        return None
+    table = pq.read_table(file, columns=["id", "reference", "predicted"]).sort_by("id")
+    return pc.equal(table["reference"], table["predicted"]).to_numpy()
+
+
+def _with_tests(runs: Sequence[RunSummary], correct: Mapping[str, NDArray[np.bool_] | None]) -> tuple[RunSummary, ...]:
+    """The runs, each but the first with the test of that one against it."""
+    best = correct[runs[0].name]
+    of_others = {run.name: rows for run in runs[1:] if (rows := correct[run.name]) is not None}
+    if best is None:
+        return tuple(runs)
+    tests = dict(zip(of_others, compare_pairs(best, list(of_others.values())), strict=True))
+    return tuple(replace(run, paired=tests.get(run.name)) for run in runs)
 
 
 def _best_first(run: RunSummary) -> tuple[float, str]:
@@ -373,7 +415,16 @@ def _summarize(run: RunDirectory, name: str) -> RunSummary:
         cost=Cost(**{key: _finite(cost.get(key)) for key in Cost.__dataclass_fields__}),
         curve=read_curve(run),
         environment=run.environment(),
+        surety=_surety(test),
     )
+
+
+def _surety(test: Mapping[str, Any]) -> Surety | None:
+    if "reliability" not in test or "coverage" not in test:
+        return None
+    bins = tuple((found["confidence"], found["accuracy"], found["count"]) for found in test["reliability"])
+    coverage = zip(test["coverage"]["coverage"], test["coverage"]["accuracy"], strict=True)
+    return Surety(bins, tuple(coverage))
 
 
 def _finite(value: Any) -> Any:

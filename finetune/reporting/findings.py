@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from finetune.reporting.comparison import Comparison, RunSummary
 from finetune.reporting.tables import interval_text, percent
+from finetune.significance import PairedTest, rows_to_tell_apart
 
 
 @dataclass(frozen=True)
@@ -21,13 +22,14 @@ class Findings:
 
 
 def describe_findings(comparison: Comparison) -> Findings:
-    """What may be said about `comparison` from its intervals; no test of significance is made."""
+    """What may be said about `comparison`: by paired tests where the rows' predictions are there, else by intervals."""
     leaders = [run for run in comparison.runs if run.accuracy.value == comparison.runs[0].accuracy.value]
     if comparison.runs[0].accuracy.value is None:
         verdict, against_best = ["No run has a test accuracy, so none is best."], []
     else:
         verdict = _verdict(leaders, comparison)
-        against_best = [_against_best(leaders[0], run) for run in comparison.runs[1:]]
+        tested = sum(run.paired is not None for run in comparison.runs)
+        against_best = [_against_best(leaders[0], run, tested) for run in comparison.runs[1:]]
     return Findings(tuple(verdict), tuple(against_best), tuple(_cautions(comparison)))
 
 
@@ -52,7 +54,7 @@ def _verdict(leaders: Sequence[RunSummary], comparison: Comparison) -> list[str]
     return sentences
 
 
-def _against_best(best: RunSummary, run: RunSummary) -> str:
+def _against_best(best: RunSummary, run: RunSummary, tested: int) -> str:
     name = f"{run.name} (a floor)" if run.is_floor else run.name
     if best.accuracy.value is None or run.accuracy.value is None:
         return f"{name} has no test accuracy."
@@ -62,6 +64,8 @@ def _against_best(best: RunSummary, run: RunSummary) -> str:
     else:
         points = f"{gap:.1f}" if gap >= 0.05 else f"{gap:.2f}" if gap >= 0.005 else "less than 0.01"
         standing = f"{name} is {points} points below {best.name}"
+    if run.paired is not None:
+        return f"{standing}{_told_by_test(best, run, run.paired, tested)}"
     match best.accuracy.overlaps(run.accuracy):
         case True:
             return f"{standing}; the intervals overlap: these rows do not tell them apart."
@@ -71,9 +75,38 @@ def _against_best(best: RunSummary, run: RunSummary) -> str:
             return f"{standing}; one of them has no interval, so nothing more can be said."
 
 
+def _told_by_test(best: RunSummary, run: RunSummary, test: PairedTest, tested: int) -> str:
+    """The rest of the sentence, after the standing: the interval, what McNemar's test says, and what it would take."""
+    low, high = (100 * end for end in (test.difference.low, test.difference.high))
+    p_value = "p < 0.001" if test.adjusted < 0.001 else f"p = {test.adjusted:.3f}"
+    several = f", corrected for {tested} comparisons" if tested > 1 else ""
+    rows = (
+        f"of the rows that only one has right, {best.name} has {test.first_only:,} and {run.name} {test.second_only:,}"
+    )
+    said = f" [{low:.1f}, {high:.1f}]: {rows} (McNemar's exact {p_value}{several})"
+    if test.is_told_apart():
+        return f"{said}, which tells them apart."
+    needed = rows_to_tell_apart(test.first_only, test.second_only, test.rows)
+    if needed is None:
+        return f"{said}; these rows do not tell them apart."
+    # At so many rows the test would find it four times in five; fewer say nothing new.
+    more = (
+        f"some {_rounded(needed):,} would, were the difference what it seems"
+        if needed > test.rows
+        else ("without the correction they might")
+    )
+    return f"{said}; these {test.rows:,} rows do not tell them apart, {more}."
+
+
+def _rounded(count: int) -> int:
+    """Two digits are all that such an estimate has."""
+    size = 10 ** max(0, len(str(count)) - 2)
+    return -(-count // size) * size
+
+
 def _cautions(comparison: Comparison) -> list[str]:
     best = comparison.runs[0].accuracy
-    overlap = any(best.overlaps(run.accuracy) for run in comparison.runs[1:])
+    overlap = any(best.overlaps(run.accuracy) for run in comparison.runs[1:] if run.paired is None)
     return [
         "The intervals reflect the test rows only, not training seeds: the same recipe with another seed may score "
         "differently.",

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,7 @@ from numpy.typing import NDArray
 from finetune.errors import UserError
 from finetune.reporting.text_comparison import refuse_other_parts, text_sums
 from finetune.run import RunDirectory
-
-SAMPLES = 2000
-CONFIDENCE = 0.95
+from finetune.significance import CONFIDENCE, SAMPLES, percentile_interval
 
 
 @dataclass(frozen=True)
@@ -137,9 +135,8 @@ def bootstrap_scores(task: str, sums: NDArray[np.float64]) -> NDArray[np.float64
 
 
 def interval_of(value: float, draws: NDArray[np.float64]) -> dict[str, float]:
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(draws, [tail, 1 - tail])
-    return {"value": value, "low": float(low), "high": float(high)}
+    """The interval as JSON values."""
+    return asdict(percentile_interval(value, draws))
 
 
 def write_curve(summary: Mapping[str, Any], output: Path) -> Path:

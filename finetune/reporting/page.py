@@ -28,6 +28,12 @@ MOST_MATRIX_LABELS = 12
 """With more labels a matrix no longer reads: the commonest confusions are listed in its place."""
 LISTED_CONFUSIONS = 20
 _LOSS_CAPTION = "Loss. Lines: training, smoothed over what was logged (faint). Dotted, with points: validation."
+_RELIABILITY_CAPTION = (
+    "How often each run is right over how sure it is. On the dashed line it is right as often as it says; below it is "
+    "too sure. Bins of fewer than ten rows are left out."
+)
+_COVERAGE_CAPTION = "How often answers are right where only the surest are given."
+_COST_CAPTION = "Test accuracy with its interval over the time of training. Dots: models; open squares: floors."
 FOLDED_LABELS = 12
 """With more labels the table of scores per label is folded."""
 
@@ -104,6 +110,15 @@ def render_page(comparison: Comparison, findings: Findings) -> str:
                 ("Accuracy on the validation rows.", plots.accuracy_plot(comparison.runs)),
             ]
         ),
+        sureties=drawn_curves(
+            [
+                (_RELIABILITY_CAPTION, plots.reliability_plot(comparison.runs)),
+                (_COVERAGE_CAPTION, plots.coverage_plot(comparison.runs)),
+            ]
+        ),
+        sure=[keys[run.name] for run in comparison.runs if run.surety is not None],
+        errors=[(run, _calibration_cells(run)) for run in comparison.runs if run.surety is not None],
+        costs=drawn_curves([(_COST_CAPTION, plots.cost_plot(comparison.runs))]),
         keys=keys,
         trained=[keys[run.name] for run in comparison.runs if run.curve.training or run.curve.validation],
         matrices=[(run, matrix_cells(run)) for run in comparison.runs if run.confusion_matrix] if few_labels else [],
@@ -144,6 +159,16 @@ def confusions(run: RunSummary, labels: Sequence[str]) -> list[Confusion]:
         if i != j and count
     ]
     return sorted(found, key=lambda confusion: -confusion.count)[:LISTED_CONFUSIONS]
+
+
+def _calibration_cells(run: RunSummary) -> list[Cell]:
+    """The calibration error in points, and the Brier score with its interval."""
+    error, brier = run.metrics.get("ece"), run.metrics.get("brier")
+    cells = [Cell(NOTHING if error is None or error.value is None else f"{100 * error.value:.1f}")]
+    if brier is None or brier.value is None:
+        return [*cells, Cell(NOTHING)]
+    ends = "" if brier.low is None or brier.high is None else f"[{brier.low:.3f}, {brier.high:.3f}]"
+    return [*cells, Cell(f"{brier.value:.3f}", ends)]
 
 
 def _per_class(comparison: Comparison) -> list[tuple[str, list[tuple[RunSummary, list[Cell]]]]]:

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
 
 from finetune.reporting.comparison import Comparison, Curve, RunSummary, TrainingPoint, ValidationPoint
-from finetune.reporting.tables import interval_text, shortened
+from finetune.reporting.tables import duration, interval_text, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,6 +20,7 @@ WIDTH = 480
 """Units of the view box; on a phone 480 of them share some 360 pixels, so text stays readable."""
 TEXT_SIZE = 13
 _MARGIN = 20
+_FEW_ROWS = 10
 _SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 SERIES = 8
 """Colours before they repeat with another dash."""
@@ -194,19 +195,92 @@ def _validation_plot(runs: Sequence[Logged], metric: str, title: str, scale: flo
     return _svg(figure, "validation", label, _ends(runs, metric), {})
 
 
-def range_plot(found: "LearningRateRange") -> str:
-    """Loss over the learning rate, on a logarithmic axis: each step's (faint), smoothed, and what was found."""
-    from matplotlib.ticker import LogLocator
+def reliability_plot(runs: Sequence[RunSummary]) -> str | None:
+    """How often runs are right over how sure they are, beside the diagonal; None where that is not known of any."""
+    known = [(i, run, run.surety) for i, run in enumerate(runs) if run.surety is not None]
+    if not known:
+        return None
+    figure, axes = _plain_axes("Confidence, %", "Right, %")
+    axes.plot([0, 100], [0, 100], color=_MUTED, linewidth=1, linestyle="--")
+    low = 100.0
+    for i, _, surety in known:
+        # A bin of a few rows says little, and would jump up and down.
+        bins = [(100 * sure, 100 * right) for sure, right, count in surety.reliability if count >= _FEW_ROWS]
+        low = min([low, *(min(point) for point in bins)])
+        axes.plot(*_unzip(bins), color=_SERIES[i % SERIES], linewidth=2, linestyle=(0, dashes(i) or None),
+                  marker="o", markersize=6.5, markeredgecolor=_SURFACE, markeredgewidth=1.2)  # fmt: skip
+    axes.set_xlim(low - 3, 101)
+    axes.set_ylim(low - 3, 101)
+    said = "; ".join(f"{run.name} has a calibration error of {_error(run)}" for _, run, _ in known)
+    return _svg(figure, "reliability", "How often runs are right over how sure they are", said, {})
 
+
+def _error(run: RunSummary) -> str:
+    error = run.metrics.get("ece")
+    return "unknown" if error is None or error.value is None else f"{100 * error.value:.1f} points"
+
+
+def coverage_plot(runs: Sequence[RunSummary]) -> str | None:
+    """How often the surest answers are right, over how many rows are answered; None where none is known."""
+    known = [(i, run, run.surety) for i, run in enumerate(runs) if run.surety is not None]
+    if not known:
+        return None
+    figure, axes = _plain_axes("Rows answered, the surest first, %", "Right among them, %")
+    for i, _, surety in known:
+        points = [(100 * share, 100 * right) for share, right in surety.coverage]
+        axes.plot(*_unzip(points), color=_SERIES[i % SERIES], linewidth=2, linestyle=(0, dashes(i) or None))
+    said = "; ".join(
+        f"{run.name}: {100 * surety.coverage[len(surety.coverage) // 2 - 1][1]:.1f} % of its surer half"
+        for _, run, surety in known
+    )
+    return _svg(figure, "coverage", "How often the surest answers are right", said, {})
+
+
+def cost_plot(runs: Sequence[RunSummary]) -> str | None:
+    """Test accuracy with its interval over the time of training, on a logarithmic axis; None where no time is known."""
+    from matplotlib.ticker import FuncFormatter, LogLocator
+
+    known = [(i, run) for i, run in enumerate(runs) if run.cost.training_seconds and run.accuracy.value is not None]
+    # The majority floor would squeeze all others into a corner.
+    known = [(i, run) for i, run in known if run.family != "majority"]
+    if len(known) < 2:
+        return None
+    figure, axes = _plain_axes("Training time", "Test accuracy, %")
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(numticks=8))
+    axes.xaxis.set_minor_locator(LogLocator(numticks=1))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: duration(seconds)))
+    for i, run in known:
+        color, seconds = _SERIES[i % SERIES], run.cost.training_seconds or 0.0
+        if run.accuracy.low is not None and run.accuracy.high is not None:
+            axes.plot([seconds, seconds], [100 * run.accuracy.low, 100 * run.accuracy.high], color=color, linewidth=2)
+        shape, face = ("s", _SURFACE) if run.is_floor else ("o", color)
+        axes.plot([seconds], [100 * (run.accuracy.value or 0)], shape, color=color, markersize=8, markerfacecolor=face,
+                  markeredgewidth=2)  # fmt: skip
+    axes.margins(x=0.12, y=0.1)
+    said = "; ".join(f"{run.name} {interval_text(run.accuracy)} in {duration(run.cost.training_seconds)}"
+                     for _, run in known)  # fmt: skip
+    return _svg(figure, "cost", "Test accuracy over the time of training", said, {})
+
+
+def _plain_axes(x_label: str, y_label: str) -> "tuple[Figure, Axes]":
     height = 310
     figure = _figure(height)
     axes = figure.add_axes((54 / WIDTH, 46 / height, (WIDTH - 66) / WIDTH, (height - 58) / height))
     _style(axes)
     axes.set_axisbelow(True)
     axes.grid(axis="y", color=_RULE, linewidth=1)
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    return figure, axes
+
+
+def range_plot(found: "LearningRateRange") -> str:
+    """Loss over the learning rate, on a logarithmic axis: each step's (faint), smoothed, and what was found."""
+    from matplotlib.ticker import LogLocator
+
+    figure, axes = _plain_axes("Learning rate", "Training loss")
     axes.set_xscale("log")
-    axes.set_xlabel("Learning rate")
-    axes.set_ylabel("Training loss")
     axes.xaxis.set_major_locator(LogLocator(numticks=9))
     axes.xaxis.set_minor_locator(LogLocator(numticks=1))
     rates = [point.learning_rate for point in found.points]
@@ -254,15 +328,8 @@ def _unzip(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[flo
 def _curve_axes(runs: Sequence[Logged], label: str) -> "tuple[Figure, Axes]":
     from matplotlib.ticker import MaxNLocator
 
-    height = 310
     name, position = curve_axis(runs)
-    figure = _figure(height)
-    axes = figure.add_axes((54 / WIDTH, 46 / height, (WIDTH - 66) / WIDTH, (height - 58) / height))
-    _style(axes)
-    axes.set_axisbelow(True)
-    axes.grid(axis="y", color=_RULE, linewidth=1)
-    axes.set_xlabel(name)
-    axes.set_ylabel(label)
+    figure, axes = _plain_axes(name, label)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=_longest(runs, position) >= 2))
     return figure, axes
 

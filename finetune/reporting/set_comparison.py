@@ -44,9 +44,8 @@ from finetune.reporting.tables import (
     short_count,
 )
 from finetune.run import RunDirectory
+from finetune.significance import CONFIDENCE, SAMPLES, mcnemar, percentile_interval
 
-_SAMPLES = 2000
-_CONFIDENCE = 0.95
 _DRAWN = ("micro_f1", "macro_f1", "subset_accuracy")
 """Metrics that are drawn anew for all runs alike, whatever their own recipes asked for."""
 
@@ -171,8 +170,8 @@ def _draws(counts: Sequence[NDArray[np.float64]]) -> dict[str, NDArray[np.float6
     from finetune.evaluation import label_sets
 
     generator, count = np.random.default_rng(0), len(counts[0])
-    means = np.empty((_SAMPLES, len(counts), counts[0].shape[1]))
-    for sample in range(_SAMPLES):
+    means = np.empty((SAMPLES, len(counts), counts[0].shape[1]))
+    for sample in range(SAMPLES):
         weights = np.bincount(generator.integers(0, count, count), minlength=count)
         means[sample] = [weights @ of_run / count for of_run in counts]
     drawn = label_sets.metrics_of(means)
@@ -215,18 +214,11 @@ def _summarize(run: RunDirectory, name: str, test: Mapping[str, Any], paired: _P
 def exact_matches(best: NDArray[np.bool_], this: NDArray[np.bool_]) -> ExactMatches:
     """McNemar's exact test on whether two runs have all labels of each row right, (n,) and (n,)."""
     best_only, this_only = int((best & ~this).sum()), int((this & ~best).sum())
-    count, fewer = best_only + this_only, min(best_only, this_only)
-    ways = total = 1
-    for i in range(1, fewer + 1):
-        ways = ways * (count - i + 1) // i
-        total += ways
-    return ExactMatches(best_only, this_only, min(1.0, 2 * total / 2**count))
+    return ExactMatches(best_only, this_only, mcnemar(best_only, this_only))
 
 
 def _interval(value: float, draws: NDArray[np.float64]) -> Metric:
-    tail = (1 - _CONFIDENCE) / 2
-    low, high = np.quantile(draws, [tail, 1 - tail])
-    return Metric(value, float(low), float(high))
+    return Metric(**asdict(percentile_interval(value, draws)))
 
 
 # --- words ------------------------------------------------------------------------------------------------------------
@@ -250,7 +242,7 @@ def set_sentences(comparison: SetComparison) -> list[str]:
             f"{run.matches.this_only:,} by {run.name} alone (McNemar's exact test, {p_value})."
         )
     said.append(
-        f"Intervals ({_CONFIDENCE:.0%}) by {_SAMPLES:,} draws of the rows, the same for all runs, so that differences "
+        f"Intervals ({CONFIDENCE:.0%}) by {SAMPLES:,} draws of the rows, the same for all runs, so that differences "
         "are paired. They speak of these rows, not of other training seeds."
     )
     said += [
@@ -276,7 +268,7 @@ def _points(gap: Metric) -> Cell:
 
 def set_table(comparison: SetComparison) -> Table:
     """One row per run, the highest micro F1 first."""
-    detail = f"[{_CONFIDENCE:.0%} interval]"
+    detail = f"[{CONFIDENCE:.0%} interval]"
     columns = (
         Column("Run", is_number=False),
         Column("Model", is_number=False),

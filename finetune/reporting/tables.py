@@ -12,6 +12,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from finetune.reporting.comparison import Comparison, Cost, DataSummary, Metric, RunSummary
+from finetune.significance import CONFIDENCE
 
 NOTHING = "–"
 
@@ -111,10 +112,12 @@ def comparison_table(comparison: Comparison) -> Table:
     levels = {run.confidence_level for run in comparison.runs}
     detail = f"[{percent(levels.pop(), 0)} interval]" if len(levels) == 1 else "[interval]"
     with_leaks = any(run.without_leaked_rows is not None for run in comparison.runs)
+    with_tests = any(run.paired is not None for run in comparison.runs)
     columns = [
         Column("Run", is_number=False),
         Column("Model", is_number=False),
         Column("Test accuracy", detail),
+        *([Column("Below the best", f"[{percent(CONFIDENCE, 0)} interval]")] if with_tests else []),
         Column("Macro F1", detail),
         *([Column("Accuracy without leaked rows", detail)] if with_leaks else []),
         Column("Parameters"),
@@ -123,15 +126,16 @@ def comparison_table(comparison: Comparison) -> Table:
         Column("Scoring", "rows/s"),
         Column("Test split scored"),
     ]
-    return Table(tuple(columns), tuple(_run_row(run, comparison, with_leaks=with_leaks) for run in comparison.runs))
+    return Table(tuple(columns), tuple(_run_row(run, comparison, with_leaks, with_tests) for run in comparison.runs))
 
 
-def _run_row(run: RunSummary, comparison: Comparison, *, with_leaks: bool) -> tuple[Cell, ...]:
+def _run_row(run: RunSummary, comparison: Comparison, with_leaks: bool, with_tests: bool) -> tuple[Cell, ...]:
     scored = Cell("once") if run.times_scored == 1 else Cell(f"{run.times_scored} times", "(more than once)")
     return (
         Cell(run.name),
         Cell(run.model, "(a floor)" if run.is_floor else ""),
         metric_cell(run.accuracy),
+        *([_behind_cell(run)] if with_tests else []),
         metric_cell(run.metrics.get("macro_f1")),
         *([_without_leaked_cell(run, comparison)] if with_leaks else []),
         _parameters_cell(run.cost),
@@ -140,6 +144,16 @@ def _run_row(run: RunSummary, comparison: Comparison, *, with_leaks: bool) -> tu
         Cell(rate(run.cost.scoring_rows_per_second)),
         scored if run.times_scored else Cell("never"),
     )
+
+
+def _behind_cell(run: RunSummary) -> Cell:
+    """How many points the best run is ahead, on the same rows, and whether that is told apart from nothing."""
+    if run.paired is None:
+        return Cell(NOTHING)
+    value, low, high = (100 * end for end in (run.paired.difference.value, run.paired.difference.low,
+                                              run.paired.difference.high))  # fmt: skip
+    apart = "" if run.paired.is_told_apart() else ", not told apart"
+    return Cell(f"{value:.1f}", f"[{low:.1f}, {high:.1f}]{apart}")
 
 
 def _without_leaked_cell(run: RunSummary, comparison: Comparison) -> Cell:

@@ -37,10 +37,9 @@ from finetune.reporting.tables import (
     short_count,
 )
 from finetune.run import RunDirectory
+from finetune.significance import CONFIDENCE, SAMPLES, percentile_interval
 
-_SAMPLES = 2000
-_CONFIDENCE = 0.95
-_SHOWN_SAMPLES = 10
+_SHOWNSAMPLES = 10
 _BYTES = 3
 """The place of the bytes among `language.SUMS`."""
 
@@ -150,8 +149,8 @@ def _draws(sums: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
     from finetune.evaluation import language
 
     generator, count = np.random.default_rng(0), len(sums[0])
-    draws = np.empty((_SAMPLES, len(sums)))
-    for sample in range(_SAMPLES):
+    draws = np.empty((SAMPLES, len(sums)))
+    for sample in range(SAMPLES):
         weights = np.bincount(generator.integers(0, count, count), minlength=count)
         draws[sample] = [language.bits_per_byte(weights @ of_run) for of_run in sums]
     return draws
@@ -187,9 +186,7 @@ def _summarize(
 
 
 def _interval(value: float, draws: NDArray[np.float64]) -> Metric:
-    tail = (1 - _CONFIDENCE) / 2
-    low, high = np.quantile(draws, [tail, 1 - tail])
-    return Metric(value, float(low), float(high))
+    return Metric(**asdict(percentile_interval(value, draws)))
 
 
 def describe_writer(model: Model) -> str:
@@ -209,7 +206,7 @@ def _samples(directories: Sequence[RunDirectory]) -> tuple[SampledRow, ...]:
             printable(written[0][row_id]["reference"]),
             tuple(printable(of_run[row_id]["text"]).strip() for of_run in written),
         )
-        for row_id in shared[:_SHOWN_SAMPLES]
+        for row_id in shared[:_SHOWNSAMPLES]
     )
 
 
@@ -236,7 +233,7 @@ def sentences(comparison: TextComparison) -> list[str]:
                 "apart."
             )
     said.append(
-        f"Intervals ({_CONFIDENCE:.0%}) by {_SAMPLES:,} draws of the texts, the same for all runs, so that differences "
+        f"Intervals ({CONFIDENCE:.0%}) by {SAMPLES:,} draws of the texts, the same for all runs, so that differences "
         "are paired. They speak of these texts, not of other training seeds."
     )
     if len({run.vocabulary for run in comparison.runs}) > 1:
@@ -266,12 +263,12 @@ def _bits(metric: Metric) -> str:
 
 def text_table(comparison: TextComparison) -> Table:
     """One row per run, the fewest bits per byte first."""
-    detail = f"[{_CONFIDENCE:.0%} interval]"
+    detail = f"[{CONFIDENCE:.0%} interval]"
     columns = [
         Column("Run", is_number=False),
         Column("Model", is_number=False),
         Column("Bits per byte", detail),
-        Column("More than the best", f"[{_CONFIDENCE:.0%}, paired]"),
+        Column("More than the best", f"[{CONFIDENCE:.0%}, paired]"),
         Column("Bits per character"),
         Column("Perplexity", "(own tokens)"),
         Column("Parameters"),

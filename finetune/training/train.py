@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +21,7 @@ from finetune.data.splits import column, label_array
 from finetune.doctor import examine_splits, summarize
 from finetune.errors import UserError
 from finetune.evaluation import (
+    calibration,
     compute_metrics,
     describe_analogies,
     describe_scores,
@@ -31,6 +33,7 @@ from finetune.losses import Criterion, build_criterion, build_set_criterion
 from finetune.models import (
     Floor,
     build_model,
+    divide_logits,
     match_inputs,
     merge_adapter,
     start_at,
@@ -147,6 +150,8 @@ def _start(
         if recipe.data.text_pair_column:
             raise UserError("the floors read one text: leave data.text_pair_column out, or choose another model.family")
         return None, None
+    if recipe.evaluation.neutral_accuracy is not None and len(splits.labels) != 2:
+        raise UserError(f"evaluation.neutral_accuracy is for two labels; the data has {len(splits.labels)}")
     tokenizer = build_tokenizer(recipe, splits)
     if isinstance(recipe.model, WordVectorModel):
         return None, tokenizer
@@ -214,10 +219,14 @@ def _train_model(
         _, state = _fit(cut, recipe, rows, tokenizer, run, accelerator, goes_on=goes_on)
         # The head that was trained is the model's own.
         model = raw_model
+    told = _calibrate(model, recipe, splits, encoded["validation"], tokenizer, accelerator)
     if getattr(recipe.model, "tuning", "full") == "lora":
         # What is scored is what is saved: the merged weights.
         model = raw_model = merge_adapter(raw_model, run.adapter_directory if main else None)
     if main:
+        if told.get("neutral_band") is not None:
+            # In the configuration, which goes wherever the model goes.
+            raw_model.config.update({"neutral_band": told["neutral_band"]})
         raw_model.save_pretrained(run.model_directory)
         save_tokenizer(tokenizer, run.model_directory)
     scoring_seconds = 0.0
@@ -229,6 +238,8 @@ def _train_model(
         scoring_seconds = time.monotonic() - started
         if main:
             _record(run, splits, split, _references(recipe, rows, tokenizer), outputs, recipe)
+    if main and told:
+        run.write_json(run.scores_file, {**run.scores(), "calibration": told})
     if main and recipe.task == "generate" and recipe.generation.samples and recipe.evaluation.score_test:
         say(f"{recipe.name}: writing samples")
         found = write_samples(run, recipe, splits, raw_model, tokenizer)
@@ -248,6 +259,41 @@ def _train_model(
         "steps": state.step,
         "best_step": state.best_step,
     }
+
+
+def _calibrate(
+    model: nn.Module,
+    recipe: Recipe,
+    splits: Splits,
+    validation: datasets.Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    accelerator: Accelerator,
+) -> dict[str, Any]:
+    """Fit what the recipe asks for on validation: the temperature, put into the model's head, and the neutral band."""
+    asked = recipe.evaluation
+    if asked.calibration == "none" and asked.neutral_accuracy is None:
+        return {}
+    main = accelerator.is_main_process
+    references, outputs = label_array(validation), _outputs(model, validation, recipe, tokenizer, accelerator)
+    told: dict[str, Any] = {"rows": len(validation), "temperature": None, "neutral_band": None}
+    if asked.calibration == "temperature":
+        temperature = calibration.fit_temperature(outputs, references)
+        calibrated = calibration.apply_temperature(outputs, temperature)
+        told |= {"temperature": temperature, "before": calibration.errors(outputs, references)}
+        told["after"] = calibration.errors(calibrated, references)
+        divide_logits(accelerator.unwrap_model(model), temperature)
+        outputs = calibrated
+        say(f"{recipe.name}: {calibration.describe_calibration(told)}", main_process=main)
+    if asked.neutral_accuracy is not None:
+        band = calibration.fit_neutral_band(outputs[:, 1], references, asked.neutral_accuracy)
+        if band is None:
+            say(f"{recipe.name}: no neutral band makes {asked.neutral_accuracy:.0%} right", main_process=main)
+        else:
+            told["neutral_band"] = {**asdict(band), "label": asked.neutral_label}
+            line = f"{asked.neutral_label} between {band.low:.2f} and {band.high:.2f} of {splits.labels[1]}"
+            said = f"{band.coverage:.0%} of the validation rows lie outside, {band.accuracy:.1%} of them right"
+            say(f"{recipe.name}: {line}; {said}", main_process=main)
+    return told
 
 
 def _encode(split: str, recipe: Recipe, splits: Splits, tokenizer: PreTrainedTokenizerBase) -> datasets.Dataset:

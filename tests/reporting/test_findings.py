@@ -1,7 +1,11 @@
 """The words: who is first, what overlaps, and what a reader has to keep in mind."""
 
+import random
+import re
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from reporting.fake_runs import DATA, MakeRun, interval
 
@@ -129,3 +133,46 @@ def test_leaked_rows_that_differ_between_runs(make_run: MakeRun) -> None:
 
 def test_lists_of_names() -> None:
     assert [listed(names) for names in (["a"], ["a", "b"], ["a", "b", "c"])] == ["a", "a and b", "a, b and c"]
+
+
+def with_predictions(run: RunDirectory, wrong: range, count: int = 1000) -> RunDirectory:
+    """The run, wrong in the rows `wrong`; its rows stand in an order of their own."""
+    order = random.Random(run.name).sample(range(count), count)
+    references = ["positive" if row % 3 else "negative" for row in order]
+    other = {"positive": "negative", "negative": "positive"}
+    predicted = [other[label] if row in wrong else label for row, label in zip(order, references, strict=True)]
+    columns = {"id": [f"test-{row:05d}" for row in order], "reference": references, "predicted": predicted}
+    run.predictions_file("test").parent.mkdir()
+    pq.write_table(pa.table(columns), run.predictions_file("test"))
+    return run
+
+
+def test_runs_are_told_apart_row_by_row(make_run: MakeRun) -> None:
+    best = with_predictions(make_run("bilstm", 0.87, count=1000, half=0.02), range(130))
+    near = with_predictions(make_run("gru", 0.86, count=1000, half=0.02), range(120, 260))
+    nested = with_predictions(make_run("tfidf", 0.85, count=1000, half=0.02), range(150))
+    bare = make_run("majority", 0.5, count=1000)
+    found = findings(best, near, nested, bare)
+    # Of 120 and 130 rows that only one has right nothing follows; 20 to none is clear, though the intervals overlap.
+    assert re.match(
+        r"gru is 1\.0 points below bilstm \[-2\.\d, 4\.\d\]: of the rows that only one has right, bilstm has 130 and "
+        r"gru 120 \(McNemar's exact p = 0\.5",
+        found.against_best[0],
+    )
+    assert "corrected for 2 comparisons" in found.against_best[0]
+    assert re.search(r"these 1,000 rows do not tell them apart, some \d\d,000 would", found.against_best[0])
+    assert found.against_best[1] == (
+        "tfidf (a floor) is 2.0 points below bilstm [1.1, 2.9]: of the rows that only one has right, bilstm has 20 and "
+        "tfidf 0 (McNemar's exact p < 0.001, corrected for 2 comparisons), which tells them apart."
+    )
+    assert found.against_best[2] == "majority (a floor) is 37.0 points below bilstm; the intervals do not overlap."
+    assert not any("Overlap is" in caution for caution in found.cautions)
+
+
+def test_runs_that_answer_alike_are_not_told_apart(make_run: MakeRun) -> None:
+    best, same = (with_predictions(make_run(name, 0.87, count=1000), range(130)) for name in ("bilstm", "gru"))
+    (sentence,) = findings(best, same).against_best
+    assert sentence == (
+        "gru has the same accuracy as bilstm [0.0, 0.0]: of the rows that only one has right, bilstm has 0 and gru 0 "
+        "(McNemar's exact p = 1.000); these rows do not tell them apart."
+    )

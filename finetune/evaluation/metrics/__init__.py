@@ -1,7 +1,7 @@
 """Metrics as local `evaluate` modules: `evaluate.load` of a file's path and the class itself both work offline.
 
-Each file is complete in itself but for the formulas, which `classification`, `label_sets`, `regression`, `language` and
-`writing` beside this package keep for the point values and the bootstrap alike.
+Each file is complete in itself but for the formulas, which `classification`, `calibration`, `label_sets`, `regression`,
+`language` and `writing` beside this package keep for the point values and the bootstrap alike.
 """
 
 from finetune.evaluation.metrics.accuracy import Accuracy
@@ -10,6 +10,7 @@ from finetune.evaluation.metrics.bleu import Bleu
 from finetune.evaluation.metrics.chrf import Chrf
 from finetune.evaluation.metrics.confusion_matrix import ConfusionMatrix
 from finetune.evaluation.metrics.copies import Copies
+from finetune.evaluation.metrics.expected_calibration_error import ExpectedCalibrationError
 from finetune.evaluation.metrics.f1 import F1
 from finetune.evaluation.metrics.label_sets import LabelSets
 from finetune.evaluation.metrics.matthews_correlation import MatthewsCorrelation
@@ -30,6 +31,7 @@ __all__ = [
     "Chrf",
     "ConfusionMatrix",
     "Copies",
+    "ExpectedCalibrationError",
     "LabelSets",
     "MatthewsCorrelation",
     "MeanAbsoluteError",

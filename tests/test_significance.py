@@ -1,0 +1,132 @@
+"""Intervals and paired tests: equal to scipy's and statsmodels', and right as often as they say."""
+
+import numpy as np
+import pytest
+from scipy.stats import bootstrap
+from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
+
+from finetune.significance import (
+    bootstrap_seeds_and_rows,
+    compare_pairs,
+    difference_interval,
+    holm,
+    mcnemar,
+    percentile_interval,
+    rows_to_tell_apart,
+    wilson_interval,
+)
+
+DRAWS = 10_000
+
+
+@pytest.mark.parametrize(("successes", "count"), [(0, 5), (5, 5), (160, 200), (1999, 2000), (1, 3)])
+@pytest.mark.parametrize("confidence", [0.9, 0.95])
+def test_wilsons_interval_is_statsmodels(successes, count, confidence):
+    found = wilson_interval(successes, count, confidence)
+    expected = proportion_confint(successes, count, alpha=1 - confidence, method="wilson")
+    assert (found.low, found.high) == pytest.approx(expected, abs=1e-12)
+    assert found.low <= found.value <= found.high
+
+
+@pytest.mark.parametrize(("first", "second"), [(0, 0), (3, 0), (12, 20), (20, 12), (150, 110), (7, 7)])
+def test_mcnemars_test_is_statsmodels(first, second):
+    expected = reference_mcnemar([[10, first], [second, 10]], exact=True).pvalue
+    assert mcnemar(first, second) == pytest.approx(min(1.0, expected), abs=1e-12)
+
+
+def test_holms_correction_is_statsmodels():
+    generator = np.random.default_rng(0)
+    for count in (1, 2, 5, 12):
+        p_values = list(generator.random(count) ** 3)
+        assert holm(p_values) == pytest.approx(list(multipletests(p_values, method="holm")[1]))
+    assert holm([]) == []
+
+
+def test_the_percentile_interval_is_scipys():
+    values = np.random.default_rng(0).exponential(size=80)
+    found = bootstrap((values,), np.mean, n_resamples=2000, method="percentile", rng=np.random.default_rng(1))
+    mine = percentile_interval(float(values.mean()), found.bootstrap_distribution)
+    assert (mine.low, mine.high) == pytest.approx(tuple(found.confidence_interval))
+
+
+@pytest.mark.parametrize("count", [200, 2000])
+def test_wilsons_interval_covers_as_often_as_it_says(count):
+    generator = np.random.default_rng(count)
+    # Of one accuracy the coverage hops around 95 %, since rows are whole; each draw has an accuracy of its own.
+    accuracies = generator.uniform(0.6, 0.95, size=DRAWS)
+    successes = generator.binomial(count, accuracies)
+    intervals = {value: wilson_interval(value, count) for value in np.unique(successes).tolist()}
+    covered = sum(
+        intervals[value].low <= accuracy <= intervals[value].high
+        for value, accuracy in zip(successes.tolist(), accuracies.tolist(), strict=True)
+    )
+    assert 0.94 <= covered / DRAWS <= 0.96
+
+
+@pytest.mark.parametrize("count", [200, 2000])
+@pytest.mark.parametrize(("first", "second"), [(0.10, 0.10), (0.15, 0.08)])
+def test_the_interval_of_a_difference_covers_as_often_as_it_says(count, first, second):
+    generator = np.random.default_rng(count)
+    drawn = generator.multinomial(count, [first, second, 1 - first - second], size=DRAWS // 4)
+    intervals = [difference_interval(a, b, count, seed=number) for number, (a, b, _) in enumerate(drawn.tolist())]
+    covered = np.mean([interval.low <= first - second <= interval.high for interval in intervals])
+    # 2,500 draws: two standard errors are 0.9 points.
+    assert 0.935 <= covered <= 0.965
+
+
+@pytest.mark.parametrize("count", [200, 2000])
+def test_models_that_are_alike_are_told_apart_one_time_in_twenty_at_most(count):
+    drawn = np.random.default_rng(count).multinomial(count, [0.1, 0.1, 0.8], size=DRAWS)
+    found = {}
+    for a, b, _ in drawn.tolist():
+        found[a, b] = found.get((a, b), 0) + 1
+    false_positives = sum(times for (a, b), times in found.items() if mcnemar(a, b) < 0.05) / DRAWS
+    # Exact, and so on the side of caution: the fewer rows differ, the more.
+    assert (0.02 if count == 200 else 0.035) < false_positives <= 0.05
+
+
+def test_holm_keeps_one_family_in_twenty():
+    generator = np.random.default_rng(3)
+    families = 1000
+    wrong = 0
+    for _ in range(families):
+        drawn = generator.multinomial(2000, [0.1, 0.1, 0.8], size=5).tolist()
+        wrong += min(holm([mcnemar(a, b) for a, b, _ in drawn])) < 0.05
+    assert wrong / families < 0.06
+
+
+def test_so_many_rows_would_tell_them_apart():
+    first, second, rows = 40, 28, 600
+    needed = rows_to_tell_apart(first, second, rows)
+    drawn = np.random.default_rng(5).multinomial(
+        needed, [first / rows, second / rows, 1 - (first + second) / rows], size=4000
+    )
+    power = np.mean([mcnemar(a, b) < 0.05 for a, b, _ in drawn.tolist()])
+    assert 0.76 < power < 0.84
+    assert rows_to_tell_apart(7, 7, 100) is None
+
+
+def test_pairs_are_compared_on_the_same_rows():
+    generator = np.random.default_rng(0)
+    best = generator.random(500) < 0.85
+    flips = generator.random(500) < 0.1
+    others = [best ^ flips, best.copy()]
+    tests = compare_pairs(best, others)
+    assert tests[0].first_only == int((best & ~others[0]).sum())
+    assert tests[0].difference.value == pytest.approx(best.mean() - others[0].mean())
+    assert tests[0].adjusted == pytest.approx(min(1.0, 2 * tests[0].p_value))
+    assert tests[1].p_value == 1.0
+    assert not tests[1].is_told_apart()
+    assert tests[1].difference.low == tests[1].difference.high == 0.0
+
+
+def test_seeds_widen_the_interval_and_models_share_the_draws():
+    generator = np.random.default_rng(1)
+    base = generator.random((3, 400)) < np.array([[0.7], [0.8], [0.9]])
+    draws = bootstrap_seeds_and_rows(np.stack([base, base]).astype(float))
+    assert np.array_equal(draws[:, 0], draws[:, 1])
+    one = bootstrap_seeds_and_rows(base[None, 1:2].astype(float))
+    widths = [np.subtract(*np.quantile(column, [0.975, 0.025])) for column in (draws[:, 0], one[:, 0])]
+    assert widths[0] > 1.5 * widths[1]
