@@ -33,7 +33,7 @@ def test_writes_three_files_with_the_best_run_first(make_run: MakeRun, tmp_path:
     assert content["runs"][0]["metrics"]["accuracy"] == {"value": 0.869, "low": 0.866, "high": 0.872}
     assert content["runs"][0]["environment"]["packages"]["torch"] == "2.9.0"
     assert content["findings"]["verdict"] == ["bilstm has the highest test accuracy: 86.9 % [86.6, 87.2]."]
-    assert content["format"] == 1
+    assert content["format"] == 2
 
 
 def test_equal_inputs_give_equal_bytes_whatever_their_order(make_run: MakeRun, tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_shows_numbers_and_words(page: str) -> None:
 
 def test_plots_hold_text_as_text_and_colours_as_variables(page: str) -> None:
     plots = re.findall(r'<svg class="plot".*?</svg>', page, flags=re.DOTALL)
-    assert len(plots) == 3
+    assert len(plots) == 4
     assert ">bilstm</text>" in plots[0]
     assert ">86.9 % [86.6, 87.2]</text>" in plots[0]
     for plot in plots:
@@ -157,7 +157,7 @@ def test_a_majority_floor_far_away_does_not_squeeze_the_axis(page: str) -> None:
 def test_runs_beyond_the_eighth_get_dashes(make_run: MakeRun, tmp_path: Path) -> None:
     runs = [make_run(f"run-{i}", 0.9 - i / 100, model="gru") for i in range(9)]
     page = page_of(runs, tmp_path / "out")
-    assert page.count('stroke-dasharray="7 3"') == 2
+    assert page.count('stroke-dasharray="7 3"') == 3
 
 
 def test_smoothing_keeps_a_constant_and_follows_a_step() -> None:
@@ -165,3 +165,33 @@ def test_smoothing_keeps_a_constant_and_follows_a_step() -> None:
     assert smooth([2.0] * 5) == pytest.approx([2.0] * 5)
     # Three values to the average: each keeps half of the last, and the weights add up to one.
     assert smooth([0.0, 1.0, 1.0]) == pytest.approx([0.0, 0.5 / 0.75, 0.75 / 0.875])
+
+
+def test_how_sure_runs_are_stands_beside_how_right(make_run: MakeRun, tmp_path: Path) -> None:
+    bins = [(0.55, 0.5, 40), (0.75, 0.6, 80), (0.97, 0.9, 400), (0.85, 0.1, 3)]
+    sure = {
+        "reliability": [
+            {"low": 0.0, "high": 1.0, "confidence": confidence, "accuracy": accuracy, "count": count}
+            for confidence, accuracy, count in bins
+        ],
+        "coverage": {"coverage": [0.5, 1.0], "accuracy": [0.97, 0.87]},
+    }
+    known = make_run("bilstm", 0.87, test=sure)
+    scores = known.scores()
+    scores["splits"]["test"]["metrics"] |= {
+        "ece": {"value": 0.083, "low": None, "high": None},
+        "brier": {"value": 0.21, "low": 0.2, "high": 0.22},
+    }
+    known.write_json(known.scores_file, scores)
+    page = page_of([known, make_run("gru", 0.86)], tmp_path / "out")
+    assert '<h2 id="calibration">Calibration</h2>' in page
+    section = page.split('<h2 id="calibration">')[1].split("<h2")[0]
+    assert "bilstm has a calibration error of 8.3 points" in section
+    assert "bilstm: 97.0 % of its surer half" in section
+    assert "gru" not in section  # it was scored before this was recorded
+    assert re.search(r">8\.3<.*?>0\.210 ", section, flags=re.DOTALL)
+    assert section.count('class="plot"') == 2
+    costs = page.split('<h2 id="cost">')[1].split("<h2")[0]
+    assert "bilstm 87.0 % [86.7, 87.3] in 3 min 12 s" in costs
+    without = page_of([make_run("lstm", 0.87, model="gru"), make_run("tfidf", 0.86)], tmp_path / "none")
+    assert "Calibration" not in without
