@@ -490,10 +490,10 @@ def _mean_point(points: Sequence[TrainingPoint]) -> TrainingPoint:
 
 
 def group_data(accounts: Mapping[str, Mapping[str, Any]]) -> tuple[DataSummary, ...]:
-    """One summary for all runs whose data are the same."""
+    """One summary for all runs whose data are the same; what a run's own tokenizer makes of them is no part of it."""
     groups: dict[str, list[str]] = {}
     for name, account in accounts.items():
-        groups.setdefault(json.dumps(account, sort_keys=True), []).append(name)
+        groups.setdefault(json.dumps(asdict(summarize_data(account, ())), sort_keys=True), []).append(name)
     return tuple(summarize_data(accounts[names[0]], names) for names in sorted(map(sorted, groups.values())))
 
 

@@ -145,3 +145,11 @@ def test_printable_and_shortened() -> None:
     assert shortened("긍정부정", 8) == "긍정부정"
     assert shortened("긍정부정", 7) == "긍정…"
     assert shortened("abcdef", 4) == "abc…"
+
+
+def test_data_are_shown_once_whatever_the_tokenizers(make_run: MakeRun) -> None:
+    runs = [make_run(name, data={"tokenizer_sha256": name, "doctor": [name]}) for name in ("bilstm", "gru")]
+    (data,) = read_comparison([run.path for run in runs]).data
+    assert data.runs == ("bilstm", "gru")
+    other = make_run("scratch", data={"repeated_train_rows": 7})
+    assert len(read_comparison([*(run.path for run in runs), other.path]).data) == 2
