@@ -181,6 +181,15 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_compare)
 
     command = add_command(
+        "inspect", help="where runs are right and where not: slices, noise, mistakes, doubtful labels"
+    )
+    command.add_argument("runs", nargs="+", metavar="RUN", help="run directories that share their test rows")
+    command.add_argument("--output", required=True, metavar="DIR", help="where the tables go; they show texts")
+    command.add_argument("--rows", type=int, default=2000, metavar="N", help="test rows to put noise into")
+    command.add_argument("--seed", type=int, default=0, metavar="N", help="the seed of those rows and of the noise")
+    command.set_defaults(run=_inspect)
+
+    command = add_command(
         "curve",
         help="recipes by training size and seed, tuned alike: a table with intervals",
         usage="finetune curve RECIPE [RECIPE ...] --sizes N,N --output DIR [--seeds N,N] [--FIELD VALUE ...]",
@@ -519,6 +528,16 @@ def _compare(options: argparse.Namespace, _: Sequence[str]) -> None:
     # What is here needs no look at the Hub, nor the seconds that its client takes to be imported.
     runs = [Path(run if Path(run).exists() or "/" not in run else _fetched(run)) for run in options.runs]
     compare_and_print(runs, Path(options.output))
+
+
+def _inspect(options: argparse.Namespace, _: Sequence[str]) -> None:
+    if options.rows < 1:
+        raise UserError("--rows is a whole number from 1 on")
+    _quiet_libraries()
+    from finetune.inspection import inspect_runs
+
+    page = inspect_runs([Path(run) for run in options.runs], Path(options.output), rows=options.rows, seed=options.seed)
+    print(page.read_text(encoding="utf-8"))
 
 
 def _curve(options: argparse.Namespace, rest: Sequence[str]) -> None:

@@ -59,6 +59,7 @@ PositiveInteger = Annotated[Integer, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
+NoiseName = Literal["spaces_removed", "spaces_inserted", "jamo_typos", "laughter", "as_pronounced", "case", "typos"]
 Task = Literal["classify", "multi_label", "rate", "masked_lm", "generate", "word_vectors"]
 TEXT_TASKS: tuple[Task, ...] = ("masked_lm", "generate", "word_vectors")
 """Tasks that learn from text alone, without labels."""
@@ -172,6 +173,10 @@ class Text(BaseModel):
     """Lower-case the text, for a vocabulary trained here."""
     max_length: PositiveInteger = 128
     """Texts are cut to this many tokens, special tokens included; documents to generate into windows of so many."""
+    noise: Annotated[tuple[NoiseName, ...], BeforeValidator(_parse_list)] = ()
+    """Kinds of noise to put into training texts, anew each epoch, so as to read through it: [jamo_typos, laughter]."""
+    noise_share: float = Field(default=0.3, gt=0, le=1)
+    """The share of training rows that get one of these kinds of noise in an epoch."""
     subword_sampling_alpha: float | None = Field(default=None, gt=0, le=1)
     """Segment training texts by chance, anew each epoch, with this alpha (0.2, say); for a Unigram such as KoBERT's."""
 
@@ -655,6 +660,12 @@ class Recipe(BaseModel):
         by_layer = self.training.layerwise_lr_decay < 1 or self.training.gradual_unfreezing
         if by_layer and getattr(self.model, "tuning", "full") != "full":
             raise ValueError("training.layerwise_lr_decay and gradual_unfreezing are for model.tuning full")
+        if self.text.noise and (self.task in TEXT_TASKS or self.model.family in ("majority", "tfidf")):
+            raise ValueError(
+                f"text.noise is for neural models that label or rate; task {self.task}, family {self.model.family}"
+            )
+        if self.text.noise_share != 0.3 and not self.text.noise:
+            raise ValueError("text.noise_share needs text.noise, which names the kinds")
         if self.task == "rate" and self.data.labels is not None:
             raise ValueError("task rate learns numbers; leave data.labels out")
         if self.task in TEXT_TASKS:

@@ -31,6 +31,7 @@ ROOMS = [
     "quickstart",
     "curve",
     "ablation",
+    "inspection",
     "gradients",
     "demo",
     "cli",

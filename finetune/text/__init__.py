@@ -1,5 +1,6 @@
 """Text in: one tokenizer per model, loaded with it or trained on the training rows alone."""
 
+from finetune.text.augmentation import NoiseAugmenter
 from finetune.text.causal import encode_documents
 from finetune.text.masking import Masker, bytes_of_tokens
 from finetune.text.sampling import SubwordSampler
@@ -8,6 +9,7 @@ from finetune.text.vocabulary import train_tokenizer
 
 __all__ = [
     "Masker",
+    "NoiseAugmenter",
     "SubwordSampler",
     "build_tokenizer",
     "bytes_of_tokens",

@@ -16,7 +16,10 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerBase
 
 from finetune import tasks
-from finetune.text import Masker, SubwordSampler
+from finetune.text import Masker, NoiseAugmenter, SubwordSampler
+
+Draw = NoiseAugmenter | SubwordSampler | Masker
+"""What makes a row's inputs anew in every epoch."""
 
 Indices = NDArray[np.int64]
 MicroBatch = tuple[list[int], bool]
@@ -68,11 +71,9 @@ def cut_batch(batch: Indices, micro_batch_size: int, rank: int, world_size: int)
 class _Rows(Dataset[dict[str, Tensor]]):
     """Encoded rows, fetched and collated a micro batch at a time; the draws of an epoch are made on the way."""
 
-    def __init__(
-        self, encoded: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, draws: Sequence[SubwordSampler | Masker]
-    ) -> None:
+    def __init__(self, encoded: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, draws: Sequence[Draw]) -> None:
         left_out = set(tasks.BOOKKEEPING)
-        if any(isinstance(draw, SubwordSampler) for draw in draws):
+        if any(isinstance(draw, SubwordSampler | NoiseAugmenter) for draw in draws):
             left_out |= {"input_ids", "token_type_ids"}  # they come from the text, anew
         self.columns = encoded.select_columns([name for name in encoded.column_names if name not in left_out])
         self.tokenizer = tokenizer
@@ -108,7 +109,7 @@ class EpochBatches:
         rank: int,
         world_size: int,
         workers: int,
-        draws: Sequence[SubwordSampler | Masker] = (),
+        draws: Sequence[Draw] = (),
     ) -> None:
         self.rows = _Rows(encoded, tokenizer, draws)
         self.ids = encoded.select_columns(["id"])

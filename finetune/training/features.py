@@ -23,11 +23,12 @@ def cut_frozen(
 ) -> FrozenEncoder | None:
     """The head of a frozen encoder, to be trained on features; None where every epoch has to read the texts.
 
-    That is where the encoder is trained, where texts are cut into other tokens in each epoch, and where the head looks
+    That is where the encoder is trained, where texts or their tokens are others in each epoch, and where the head looks
     at more than one vector of a text, as is tried on a few rows.
     """
     is_frozen = isinstance(recipe.model, EncoderModel) and recipe.model.tuning == "frozen"
-    if not is_frozen or recipe.text.subword_sampling_alpha is not None or not can_be_cut(model):
+    changes = recipe.text.subword_sampling_alpha is not None or bool(recipe.text.noise)
+    if not is_frozen or changes or not can_be_cut(model):
         return None
     cut = FrozenEncoder(model.to(accelerator.device))
     few = encoded.select(range(min(len(encoded), 4)))

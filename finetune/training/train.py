@@ -59,6 +59,7 @@ from finetune.run import RunDirectory
 from finetune.samples import write_samples
 from finetune.text import (
     Masker,
+    NoiseAugmenter,
     SubwordSampler,
     build_tokenizer,
     bytes_of_tokens,
@@ -67,7 +68,7 @@ from finetune.text import (
     save_tokenizer,
 )
 from finetune.training import environment
-from finetune.training.batches import EpochBatches
+from finetune.training.batches import Draw, EpochBatches
 from finetune.training.features import cut_frozen, with_features
 from finetune.training.log import TrainingLog
 from finetune.training.loop import Job, LoopState, fit, restore
@@ -301,7 +302,7 @@ def _encode(split: str, recipe: Recipe, splits: Splits, tokenizer: PreTrainedTok
     is_train = split == "train"
     if recipe.task == "generate":
         return encode_documents(splits[split], tokenizer, recipe.window_length, chats=recipe.data.holds_chats)
-    keep_text = is_train and recipe.text.subword_sampling_alpha is not None
+    keep_text = is_train and (recipe.text.subword_sampling_alpha is not None or bool(recipe.text.noise))
     encoded = tasks.encode(splits[split], tokenizer, recipe.text.max_length, keep_text=keep_text)
     if recipe.task != "masked_lm" or is_train:
         return encoded
@@ -363,9 +364,20 @@ def _batches(
     )
 
 
-def _draws(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> list[SubwordSampler | Masker]:
+def _draws(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> list[Draw]:
     """What is drawn anew in every epoch, in its order."""
-    draws: list[SubwordSampler | Masker] = []
+    draws: list[Draw] = []
+    if recipe.text.noise:
+        draws.append(
+            NoiseAugmenter(
+                tokenizer,
+                recipe.text.noise,
+                recipe.text.noise_share,
+                recipe.seed,
+                recipe.text.max_length,
+                encodes=recipe.text.subword_sampling_alpha is None,
+            )
+        )
     if recipe.text.subword_sampling_alpha is not None:
         alpha = recipe.text.subword_sampling_alpha
         draws.append(SubwordSampler(tokenizer, alpha, recipe.seed, recipe.text.max_length))
