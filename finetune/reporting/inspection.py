@@ -38,7 +38,7 @@ def inspection_markdown(content: Mapping[str, Any]) -> str:
         "## Under noise",
         "",
         f"Of {content['noise_rows']:,} test rows, those that each kind changes (seed {content['seed']}); beside each "
-        "accuracy stands how much lower it is than on the same rows as they are.",
+        "accuracy stands its drop against the same rows as they are.",
         "",
         *_table(["Noise", "Rows", *names], [_noise_row(part, names) for part in content["noise"]]),
         "",
@@ -85,23 +85,13 @@ def _noise_row(part: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     return [
         part["noise"],
         f"{part['rows']:,}",
-        *(
-            f"{_percent(part['runs'][name]['accuracy'])}, −{_points(part['runs'][name]['drop'])}"
-            if part["runs"][name]["drop"]["value"] >= 0
-            else f"{_percent(part['runs'][name]['accuracy'])}, +{_points(part['runs'][name]['drop'], sign=-1)}"
-            for name in names
-        ),
+        *(f"{_percent(part['runs'][name]['accuracy'])}; drop {_percent(part['runs'][name]['drop'])}" for name in names),
     ]
 
 
 def _percent(interval: Mapping[str, float]) -> str:
     value, low, high = (100 * interval[end] for end in ("value", "low", "high"))
     return f"{value:.1f} [{low:.1f}, {high:.1f}]"
-
-
-def _points(interval: Mapping[str, float], sign: int = 1) -> str:
-    value, *ends = (100 * sign * interval[end] for end in ("value", "low", "high"))
-    return f"{value:.1f} [{min(ends):.1f}, {max(ends):.1f}]"
 
 
 def _cut(text: str) -> str:

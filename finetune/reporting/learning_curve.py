@@ -163,6 +163,7 @@ def curve_markdown(summary: Mapping[str, Any]) -> str:
         lines.append(_row(f"{first} − {name}", [show_interval(measure, gap, sign="+") for gap in gaps]))
     if others:
         lines += ["", *(f"- {_standing(summary, measure, entry)}" for entry in summary["by_size"])]
+        lines += [f"- {sentence}" for sentence in _labels_saved(summary, measure)]
     return "\n".join([*lines, "", _account(summary, measure), ""])
 
 
@@ -180,6 +181,37 @@ def _standing(summary: Mapping[str, Any], measure: Measure, entry: Mapping[str, 
     if lag["low"] > 0:
         return f"{at} loses: it is {show_interval(measure, lag)} {measure.unit} behind {of_rival}."
     return f"{at} is not told apart from {of_rival}: {show_interval(measure, lead, sign='+')} {measure.unit}."
+
+
+def _labels_saved(summary: Mapping[str, Any], measure: Measure) -> list[str]:
+    """With how many rows the first recipe reaches what the best of the others reaches with the most.
+
+    Between two sizes the score is taken to go straight over the logarithm of the rows; no interval is given.
+    """
+    first, *others = summary["recipes"]
+    if len(summary["by_size"]) == 1 or summary["task"] == "generate":  # whose rows have no labels to save
+        return []
+    last = summary["by_size"][-1]
+
+    def score(entry: Mapping[str, Any], name: str) -> float:
+        return float(entry["recipes"][name][measure.metric]["value"])
+
+    rival = max(others, key=lambda name: score(last, name))
+    goal, largest = score(last, rival), last["size"]
+    shown = f"{measure.scale * goal:.{measure.digits}f}"
+    said = f"what {rival} reaches with {largest:,} rows ({shown}), the best of the others there"
+    reached = [entry["size"] for entry in summary["by_size"] if score(entry, first) >= goal]
+    if not reached:
+        return [f"No size of these lets {first} reach {said}."]
+    if reached[0] == summary["by_size"][0]["size"]:
+        return [f"{first} reaches {said}, with {reached[0]:,} rows or fewer."]
+    after = next(i for i, entry in enumerate(summary["by_size"]) if entry["size"] == reached[0])
+    low, high = summary["by_size"][after - 1], summary["by_size"][after]
+    part = (goal - score(low, first)) / (score(high, first) - score(low, first))
+    rows = low["size"] * (high["size"] / low["size"]) ** part
+    digits = 10 ** max(0, len(str(round(rows))) - 2)
+    needed = -(-round(rows) // digits) * digits
+    return [f"{first} reaches {said}, with some {needed:,}: {1 - needed / largest:.0%} of the labels are saved."]
 
 
 def _account(summary: Mapping[str, Any], measure: Measure) -> str:

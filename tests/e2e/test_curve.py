@@ -267,3 +267,61 @@ def test_models_that_write_have_a_curve_in_bits_per_byte(folder, capsys):
 )
 def test_a_users_error_is_one_line(capsys, arguments, message):
     assert message in fails(capsys, "curve", *arguments, "--output", "refused")
+
+
+def made_curve(first, other, task="classify", metric="accuracy"):
+    """A summary with these scores at 100, 1,000 and 10,000 rows."""
+    sizes = (100, 1000, 10_000)
+
+    def entry(size, scores):
+        return {
+            "size": size,
+            "tuned_at": size,
+            "recipes": {
+                name: {
+                    metric: dict.fromkeys(("value", "low", "high"), value),
+                    "by_seed": [value],
+                    "factor": 1.0,
+                    "difference": {
+                        rival: dict.fromkeys(("value", "low", "high"), value - scores[rival])
+                        for rival in scores
+                        if rival != name
+                    },
+                }
+                for name, value in scores.items()
+            },
+        }
+
+    return {
+        "task": task,
+        "recipes": ["bert", "lstm"],
+        "train_rows": 20_000,
+        "test_rows": 500,
+        "confidence_level": 0.95,
+        "bootstrap_samples": 2000,
+        "tuning": {"fields": {}},
+        "by_size": [
+            entry(size, {"bert": one, "lstm": two}) for size, one, two in zip(sizes, first, other, strict=False)
+        ],
+    }
+
+
+@pytest.mark.parametrize(
+    ("first", "other", "said"),
+    [
+        # Half way from 0.7 to 0.9 lies half way from 100 to 1,000 on the logarithm: 316, and rounded up.
+        ((0.7, 0.9, 0.95), (0.5, 0.6, 0.8), "with some 320: 97% of the labels are saved."),
+        ((0.85, 0.9, 0.95), (0.5, 0.6, 0.8), "with 100 rows or fewer."),
+        (
+            (0.5, 0.6, 0.7),
+            (0.5, 0.7, 0.8),
+            "No size of these lets bert reach what lstm reaches with 10,000 rows (80.0)",
+        ),
+    ],
+)
+def test_the_words_say_how_many_labels_are_saved(first, other, said):
+    assert said in curve_markdown(made_curve(first, other))
+
+
+def test_texts_without_labels_save_none():
+    assert "reaches" not in curve_markdown(made_curve((2.0, 1.6), (3.0, 1.8), "generate", "bits_per_byte"))
