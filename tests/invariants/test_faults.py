@@ -13,8 +13,10 @@ EXPECTED = {
 }
 
 
+# A flipped bit is found as a truncation is, and both are among tests/training/test_checkpoint.py's damages: the whole
+# run over it is left to `python tests/invariants/faults.py`, for CI's time.
 @pytest.mark.slow
-@pytest.mark.parametrize("name", faults.FAULTS)
+@pytest.mark.parametrize("name", [name for name in faults.FAULTS if name != "bit-flipped-checkpoint"])
 def test_after_a_fault_nothing_is_lost(tmp_path, name):
     result = faults.run(name, tmp_path)
     if result is None:

@@ -10,6 +10,7 @@ BY_HAND = (
     *("rnn", "lstm", "gru", "bigru-max", "rate", "multi-label", "two-processes-multi-label", "workers"),
     *("sgd", "adafactor", "layerwise"),
     *("two-processes-masked", "two-processes-lora", "two-processes-adaptive", "two-processes-accumulation"),
+    *("two-processes-stream", "accumulation", "bf16"),
 )
 
 

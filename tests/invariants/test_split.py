@@ -28,7 +28,7 @@ def outcomes(tmp_path, model, dtype):
     yield two_processes(tmp_path / "processes", model, dtype)
 
 
-@pytest.mark.parametrize("model", ["bilstm-stacked", "encoder"])
+@pytest.mark.parametrize("model", ["bilstm-stacked", pytest.param("encoder", marks=pytest.mark.slow)])
 def test_in_float64_every_step_is_equal_to_1e_9(tmp_path, model):
     whole, *others = outcomes(tmp_path, model, "float64")
     assert len(whole["loss"]) == 50
