@@ -9,7 +9,7 @@ from typing import Any
 
 from finetune.errors import UserError
 from finetune.progress import say
-from finetune.recipe import Recipe, load_recipe, read_yaml_file, with_values
+from finetune.recipe import Recipe, last_part, load_recipe, read_yaml_file, with_values
 from finetune.reporting.ablation import Gain, Variant, summarize_ablation, write_ablation
 from finetune.reporting.learning_curve import MEASURES
 from finetune.run import RunDirectory
@@ -52,7 +52,9 @@ def load_variants(
                 recipe = load_recipe(tree["recipe"], [*common, *overrides, *own])
             except UserError as error:
                 raise UserError(f"{file}: variant {variant}: {error}") from None
-            found.append((Variant(variant, dict(own)), recipe))
+            # A place of this machine says nothing to whoever reads the table.
+            shown = {key: last_part(value) for key, value in own}
+            found.append((Variant(variant, shown), recipe))
         gains += _gains(file, tree.get("gains") or [])
     return found, gains
 

@@ -912,13 +912,14 @@ def _with_paths(tree: Mapping[str, Any], change: Callable[[str], str]) -> dict[s
 
 def published_tree(tree: Mapping[str, Any]) -> dict[str, Any]:
     """`tree` (a dumped recipe) without places of this machine: of paths the last part, of a run's model its name."""
-    published = _with_paths(tree, _last_part)
+    published = _with_paths(tree, last_part)
     if "output_dir" in published:
         published["output_dir"] = Recipe.model_fields["output_dir"].default
     return published
 
 
-def _last_part(value: str) -> str:
+def last_part(value: str) -> str:
+    """Of a path its last part, of a run's model the run's name; anything else as it is."""
     path = Path(value)
     if not path.is_absolute() and not value.startswith((".", "~")):
         return value

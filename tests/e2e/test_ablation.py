@@ -93,6 +93,15 @@ def test_gains_are_shares_of_what_lies_between(folder):
     assert f"gru gives {gain['share']['value']:.0%} [" in page
 
 
+def test_no_place_of_this_machine_is_told(folder):
+    (folder / "places.yaml").write_text(
+        f"recipe: gru.yaml\nvariants:\n  a: {{model.initial_embeddings: {folder / 'vectors'}}}\n", encoding="utf-8"
+    )
+    ((variant, recipe),), _ = load_variants(["places.yaml"])
+    assert variant.changes == {"model.initial_embeddings": "./vectors"}
+    assert recipe.model.initial_embeddings == str(folder / "vectors")
+
+
 def test_a_second_call_trains_nothing(folder, capsys):
     before = (folder / "study" / "ablation.md").read_bytes()
     assert main(ARGUMENTS) == 0

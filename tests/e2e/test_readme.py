@@ -16,6 +16,7 @@ from transformers import pipeline
 
 from finetune.cli import main
 from finetune.recipe import embedded_model
+from finetune.reporting.ablation import ablation_markdown
 from finetune.reporting.learning_curve import curve_markdown
 
 ROOT = Path(__file__).parent.parent.parent
@@ -129,6 +130,13 @@ def test_its_curves_are_what_the_files_say(block, model):
     begin, end = f"<!-- {block}: written by scripts/update_readme.py -->", f"<!-- end of {block} -->"
     shown = README.split(begin)[1].split(end)[0]
     assert shown.strip() == curve_markdown(json.loads(account.read_text(encoding="utf-8"))).strip()
+
+
+def test_its_table_of_word_vectors_is_what_the_file_says():
+    account = embedded_model("embedded:mini-bert-ko") / "pretraining" / "ablation-word-vectors.json"
+    begin, end = "<!-- word-vectors: written by scripts/update_readme.py -->", "<!-- end of word-vectors -->"
+    shown = README.split(begin)[1].split(end)[0]
+    assert shown.strip() == ablation_markdown(json.loads(account.read_text(encoding="utf-8"))).strip()
 
 
 @pytest.mark.slow
