@@ -6,7 +6,7 @@ python scripts/update_readme.py reviews reports/quickstart-writers/reviews.md
 python scripts/update_readme.py nsmc reports/nsmc/comparison.md
 python scripts/update_readme.py curve finetune/models/embedded/mini-bert-ko/pretraining/curve-nsmc.json
 python scripts/update_readme.py curve-writers finetune/models/embedded/mini-gpt-ko/pretraining/curve-nsmc.json
-python scripts/update_readme.py word-vectors finetune/models/embedded/mini-bert-ko/pretraining/ablation-word-vectors.json
+python scripts/update_readme.py word-vectors finetune/models/embedded/mini-bert-ko/pretraining/ablation-vectors.json
 python scripts/update_readme.py wikitext runs/wikitext2-lstm
 """
 

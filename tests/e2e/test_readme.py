@@ -133,7 +133,7 @@ def test_its_curves_are_what_the_files_say(block, model):
 
 
 def test_its_table_of_word_vectors_is_what_the_file_says():
-    account = embedded_model("embedded:mini-bert-ko") / "pretraining" / "ablation-word-vectors.json"
+    account = embedded_model("embedded:mini-bert-ko") / "pretraining" / "ablation-vectors.json"
     begin, end = "<!-- word-vectors: written by scripts/update_readme.py -->", "<!-- end of word-vectors -->"
     shown = README.split(begin)[1].split(end)[0]
     assert shown.strip() == ablation_markdown(json.loads(account.read_text(encoding="utf-8"))).strip()
