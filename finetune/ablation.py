@@ -1,6 +1,7 @@
 """`ablate`: one recipe and its variants, each with several seeds, as one table with intervals and what each costs."""
 
 import json
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -53,7 +54,7 @@ def load_variants(
             except UserError as error:
                 raise UserError(f"{file}: variant {variant}: {error}") from None
             # A place of this machine says nothing to whoever reads the table.
-            shown = {key: last_part(value) for key, value in own}
+            shown = {key: _without_places(value) for key, value in own}
             found.append((Variant(variant, shown), recipe))
         gains += _gains(file, tree.get("gains") or [])
     return found, gains
@@ -70,9 +71,20 @@ def _written(value: object) -> str:
     return value if isinstance(value, str) else "null" if value is None else json.dumps(value, ensure_ascii=False)
 
 
+def _without_places(written: str) -> str:
+    """A value as it is typed, with the last part alone of every path in it."""
+    if not written.startswith("{"):
+        return last_part(written)
+    return json.dumps(
+        {key: last_part(value) if isinstance(value, str) else value for key, value in json.loads(written).items()},
+        ensure_ascii=False,
+    )
+
+
 def _gains(file: Path, entries: object) -> list[Gain]:
     if not isinstance(entries, list) or not all(
-        isinstance(entry, dict) and entry.keys() == {"from", "to", "by"} for entry in entries
+        isinstance(entry, dict) and entry.keys() == {"from", "to", "by"} and isinstance(entry["by"], list)
+        for entry in entries
     ):
         raise UserError(f"{file}: gains is a list of {{from: NAME, to: NAME, by: [NAME, ...]}}")
     return [Gain(entry["from"], entry["to"], tuple(entry["by"])) for entry in entries]
@@ -109,6 +121,10 @@ def _check(variants: Sequence[tuple[Variant, Recipe]], seeds: int) -> None:
     names = [variant.name for variant, _ in variants]
     if seeds < 1:
         raise UserError("ablate: --seeds is a whole number from 1 on")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError(
+            "ablate: it runs in one process; start one for each file of variants, with one --output for all"
+        )
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise UserError(f"ablate: two variants are called {twice}; give each a name of its own")
@@ -116,6 +132,8 @@ def _check(variants: Sequence[tuple[Variant, Recipe]], seeds: int) -> None:
     for variant, recipe in variants:
         if recipe.task not in MEASURES or recipe.task != first.task:
             raise UserError(f"ablate: {variant.name} has task {recipe.task}; all need one of {' and '.join(MEASURES)}")
+        if not recipe.evaluation.score_test:
+            raise UserError(f"ablate: {variant.name} leaves the test split sealed; leave evaluation.score_test true")
         if recipe.data != first.data:
             raise UserError(f"ablate: {variant.name} has other data than {names[0]}; give one --data for all")
 

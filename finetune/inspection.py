@@ -73,6 +73,10 @@ def _check_rows(run: RunDirectory, splits: Splits) -> None:
     scores = run.scores()["splits"].get("test")
     if scores is None or not run.predictions_file("test").exists():
         raise UserError(f"{run.path}: no predictions of the test split; `finetune evaluate {run.path} --split test`")
+    is_floor = isinstance(run.recipe().model, MajorityFloor | TfidfFloor)
+    trained_on = run.data()["splits"]["train"]["rows_fingerprint"]
+    if is_floor and load_splits(run.recipe().data).report["splits"]["train"]["rows_fingerprint"] != trained_on:
+        raise UserError(f"{run.path}: its training rows are no longer those of the run; restore the data that it names")
     now = splits.report["splits"]["test"]["rows_fingerprint"]
     if scores["rows_fingerprint"] != now or scores["labels"] != list(splits.labels):
         raise UserError(f"{run.path}: its test rows or labels are not those of the first run's data as they are now")

@@ -150,9 +150,11 @@ def _without_places(directory: Path) -> None:
         if not file.exists():
             continue
         content = json.loads(file.read_text(encoding="utf-8"))
-        for key in ("_name_or_path", "name_or_path"):
-            if isinstance(content.get(key), str):
-                content[key] = _ABSOLUTE.sub(r"\1", content[key])
+        # A model around another has the other's configuration in its own.
+        for part in (content, *(value for value in content.values() if isinstance(value, dict))):
+            for key in ("_name_or_path", "name_or_path"):
+                if isinstance(part.get(key), str):
+                    part[key] = _ABSOLUTE.sub(r"\1", part[key])
         _write_json(file, content)
 
 

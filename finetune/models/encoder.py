@@ -80,6 +80,9 @@ def build_encoder(
         if task in ("classify", "multi_label"):
             _check_label_order(config, labels, name)
         config.update(names)
+        # Fitted for other data, perhaps other labels.
+        if hasattr(config, "neutral_band"):
+            del config.neutral_band
         set_dropout(config, model.dropout)
 
     kind: tuple[Any, Any, str] = (
@@ -95,9 +98,10 @@ def build_encoder(
     name = str(model.model_name_or_path)
     check_fit(encoder, tokenizer, max_length, name)
     drawn = {*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])}
+    # Before anything is put around it: an architecture draws its own weights.
+    reinitialize_layers(encoder, model.reinitialized_layers, name)
     if is_pooled:
         encoder, drawn = _with_pooling(encoder, model, names), set()
-    reinitialize_layers(encoder, model.reinitialized_layers, name)
     match model.tuning:
         case "frozen":
             _freeze(encoder, drawn)
@@ -114,6 +118,8 @@ def _pooled_config(inner: PreTrainedConfig, model: EncoderModel, names: dict[str
     rate = next((rate for rate in rates if rate is not None), 0.1)
     # Left out, it would be taken away from the encoder's, which then forgets to mask the padding.
     attention = inner._attn_implementation
+    # A place of this machine, which transformers leaves out at the top alone.
+    inner._name_or_path = ""
     return PooledEncoderConfig(
         encoder=inner, pooling=model.pooling, head_dropout=rate, attn_implementation=attention, **names
     )

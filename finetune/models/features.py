@@ -56,7 +56,10 @@ class FrozenEncoder(nn.Module):
     def features(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """What the encoder says of each text, (batch, hidden), in its evaluation mode."""
         model: Any = self._whole[0]
-        states = getattr(model, model.base_model_prefix)(**inputs).last_hidden_state
+        encoder = getattr(model, model.base_model_prefix)
+        # It is no part of this module, and whoever looked at the whole model may have left it in training mode.
+        encoder.eval()
+        states = encoder(**inputs).last_hidden_state
         return model.pool(states, inputs["attention_mask"])[0] if self.is_pooled else states[:, 0]
 
     def forward(self, features: Tensor, labels: Tensor | None = None) -> Any:

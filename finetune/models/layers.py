@@ -39,7 +39,7 @@ def train_last_layers(model: nn.Module, count: int, name: str) -> None:
         UserError: the model has fewer layers.
     """
     depths = layer_depths(model)
-    lowest = _lowest_of_last(depths, count, f"model.trained_layers {count}", name)
+    lowest = _first_of_last(max(depths.values()) - 1, count, f"model.trained_layers {count}", name)
     for parameter_name, parameter in model.named_parameters():
         parameter.requires_grad = depths[parameter_name] >= lowest
 
@@ -55,13 +55,14 @@ def reinitialize_layers(model: PreTrainedModel, count: int, name: str) -> None:
     """
     if count == 0:
         return
-    depths = layer_depths(model)
-    lowest = _lowest_of_last(depths, count, f"model.reinitialized_layers {count}", name)
-    head = max(depths.values())
+    # By the numbers in their names: what has no head yet has nothing above its layers.
+    numbered = {key: int(found[1]) + 1 for key, _ in model.named_parameters() if (found := _LAYER.search(key))}
+    layers = max(numbered.values(), default=0)
+    lowest = _first_of_last(layers, count, f"model.reinitialized_layers {count}", name)
     anew = {
         parameter_name
-        for parameter_name, depth in depths.items()
-        if lowest <= depth < head or (depth == head and ".pooler." in f".{parameter_name}")
+        for parameter_name, _ in model.named_parameters()
+        if numbered.get(parameter_name, 0) >= lowest or ".pooler." in f".{parameter_name}"
     }
     owners = {parameter_name.rpartition(".")[0] for parameter_name in anew}
     with torch.no_grad():
@@ -73,9 +74,8 @@ def reinitialize_layers(model: PreTrainedModel, count: int, name: str) -> None:
                 model._init_weights(module)
 
 
-def _lowest_of_last(depths: dict[str, int], count: int, what: str, name: str) -> int:
-    """The depth at which the last `count` layers begin."""
-    layers = max(depths.values()) - 1
+def _first_of_last(layers: int, count: int, what: str, name: str) -> int:
+    """The depth at which the last `count` of so many layers begin."""
     if count > layers:
         raise UserError(f"{what}: {name} has {layers} layers")
     return layers + 1 - count
@@ -86,11 +86,11 @@ def still_frozen_parts(model: nn.Module) -> None:
 
     Dropout in a frozen encoder would but blur what its head sees. Beside adapters nothing is frozen in this sense.
     """
-    if hasattr(model, "peft_config"):
+    if hasattr(model, "peft_config") or all(parameter.requires_grad for parameter in model.parameters()):
         return
     for module in model.children():
-        parameters = list(module.parameters())
-        if parameters and not any(parameter.requires_grad for parameter in parameters):
+        trained = [parameter.requires_grad for parameter in module.parameters()]
+        if trained and not any(trained):
             module.eval()
-        elif parameters:
+        elif trained:
             still_frozen_parts(module)

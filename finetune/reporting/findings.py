@@ -118,6 +118,14 @@ def _cautions(comparison: Comparison) -> list[str]:
             if overlap
             else []
         ),
+        *(
+            [
+                "The best run was chosen by these same rows: of many runs that are alike one leads by chance, and the "
+                "correction, which is for so many comparisons, does not know that."
+            ]
+            if sum(run.paired is not None for run in comparison.runs) > 1
+            else []
+        ),
         *_scored_repeatedly(comparison),
         *_leaked_rows(comparison),
         *_unlike_conditions(comparison),

@@ -211,6 +211,8 @@ def _labels_saved(summary: Mapping[str, Any], measure: Measure) -> list[str]:
     rows = low["size"] * (high["size"] / low["size"]) ** part
     digits = 10 ** max(0, len(str(round(rows))) - 2)
     needed = -(-round(rows) // digits) * digits
+    if needed >= largest:
+        return [f"{first} reaches {said}, with about as many."]
     return [f"{first} reaches {said}, with some {needed:,}: {1 - needed / largest:.0%} of the labels are saved."]
 
 

@@ -209,6 +209,7 @@ def _train_model(
     encoded = {split: _encode(split, recipe, splits, tokenizer) for split in early}
     say(f"{recipe.name}: {_parameter_count(raw_model):,} parameters, {len(tokenizer):,} tokens", main_process=main)
     trainable = sum(p.numel() for p in raw_model.parameters() if p.requires_grad)
+    started = time.monotonic()
     cut = cut_frozen(raw_model, recipe, encoded["train"], tokenizer, accelerator)
     if cut is None:
         model, state = _fit(raw_model, recipe, encoded, tokenizer, run, accelerator, goes_on=goes_on)
@@ -217,7 +218,10 @@ def _train_model(
             split: with_features(cut, encoded[split], tokenizer, accelerator, recipe.evaluation.batch_size, split)
             for split in early
         }
+        of_features = time.monotonic() - started
         _, state = _fit(cut, recipe, rows, tokenizer, run, accelerator, goes_on=goes_on)
+        # Computing them is a part of what the training took.
+        state.seconds += of_features
         # The head that was trained is the model's own.
         model = raw_model
     told = _calibrate(model, recipe, splits, encoded["validation"], tokenizer, accelerator)

@@ -124,6 +124,8 @@ def test_shipped_variants_hold_together():
         ("recipe: gru.yaml\nvariants: [a, b]\n", "under variants stands a name"),
         ("recipe: gru.yaml\nvariants: {a: {model.size: 3}}\n", "variant a: .*model\\.size: unknown key"),
         ("recipe: gru.yaml\nvariants: {a: {}}\ngains: [a]\n", "gains is a list of"),
+        ("recipe: gru.yaml\nvariants: {a: {}}\ngains: [{from: a, to: a, by: a}]\n", "gains is a list of"),
+        ("recipe: gru.yaml\nvariants: {a: {evaluation.score_test: false}}\n", "leaves the test split sealed"),
         ("recipe: gru.yaml\nvariants: {a: {}, b: {data.text_column: other}}\n", "b has other data than a"),
     ],
 )

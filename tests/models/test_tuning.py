@@ -180,6 +180,44 @@ def test_an_adapters_run_goes_on_after_a_kill(checkpoints, tmp_path, monkeypatch
         assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.parametrize(("architecture", "pooling"), [("bert", "mean"), ("distilbert", "max")])
+def test_pooled_features_have_no_dropout(checkpoints, architecture, pooling, tmp_path, monkeypatch):
+    options = {"tuning": "frozen", "pooling": pooling, "dropout": 0.4}
+    cached = train(recipe_of(tmp_path / "cached", checkpoints[architecture], **options))
+    monkeypatch.setattr(sys.modules["finetune.training.train"], "cut_frozen", lambda *arguments: None)
+    plain = train(recipe_of(tmp_path / "plain", checkpoints[architecture], **options))
+    weights, others = (load_file(run.model_directory / "model.safetensors") for run in (cached, plain))
+    for name, value in weights.items():
+        torch.testing.assert_close(value, others[name], atol=2e-5, rtol=1e-4)
+    config = json.loads((cached.model_directory / "config.json").read_text(encoding="utf-8"))
+    assert str(checkpoints[architecture]) not in json.dumps(config)
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("architecture", ["bert", "distilbert"])
+def test_the_same_layers_begin_anew_whatever_the_head_sees(checkpoints, architecture, pooling):
+    before, _ = build(checkpoints[architecture])
+    after, _ = build(checkpoints[architecture], reinitialized_layers=1, pooling=pooling)
+    weights = dict(before.base_model.named_parameters())
+    changed = {
+        name
+        for name, value in after.base_model.named_parameters()
+        if name in weights and "pooler" not in name and not torch.equal(value, weights[name])
+    }
+    assert len(changed) >= 6
+    assert all(".1." in name for name in changed)
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_norms_begin_anew_too(checkpoints, pooling):
+    model, _ = build(checkpoints["bert"], reinitialized_layers=1, pooling=pooling)
+    norms = [
+        value for name, value in model.named_parameters() if ".layer.1." in name and name.endswith("LayerNorm.weight")
+    ]
+    assert len(norms) == 2
+    assert all(torch.equal(value, torch.ones_like(value)) for value in norms)
+
+
 @pytest.mark.parametrize("architecture", ["bert", "roberta", "distilbert", "albert", "modernbert"])
 def test_a_head_on_features_learns_what_it_learns_on_texts(checkpoints, architecture, tmp_path, monkeypatch):
     recipe = recipe_of(tmp_path / "cached", checkpoints[architecture], tuning="frozen")

@@ -62,7 +62,7 @@ def test_a_crashed_run_goes_on_to_the_same_end(folder, monkeypatch, step):
         {"optimizer": "sgd", "lr_scheduler_type": "one_cycle", "momentum": "0.8"},
         {"optimizer": "adafactor", "gradual_unfreezing": "true"},
         {"layerwise_lr_decay": "0.7", "lr_scheduler_type": "inverse_sqrt"},
-        {"mixed_precision": "bf16", "micro_batch_size": "3"},
+        {"mixed_precision": "bf16", "micro_batch_size": "4"},
     ],
 )
 def test_every_optimizer_and_schedule_goes_on_too(folder, monkeypatch, options):
