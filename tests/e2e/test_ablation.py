@@ -111,9 +111,10 @@ def test_a_second_call_trains_nothing(folder, capsys):
 
 def test_shipped_variants_hold_together():
     for name in shipped_variants():
-        variants, _ = load_variants([name])
-        assert len(variants) > 8
-        assert len({variant.name for variant, _ in variants}) == len(variants)
+        assert len(load_variants([name])[0]) > 8
+    # The README's table is of both.
+    variants, _ = load_variants(sorted(shipped_variants()))
+    assert len({variant.name for variant, _ in variants}) == len(variants)
 
 
 @pytest.mark.parametrize(
