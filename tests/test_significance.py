@@ -125,8 +125,13 @@ def test_pairs_are_compared_on_the_same_rows():
 def test_seeds_widen_the_interval_and_models_share_the_draws():
     generator = np.random.default_rng(1)
     base = generator.random((3, 400)) < np.array([[0.7], [0.8], [0.9]])
-    draws = bootstrap_seeds_and_rows(np.stack([base, base]).astype(float))
+
+    # Of one column the score is the share of right rows.
+    def drawn(right):
+        return bootstrap_seeds_and_rows(right[..., None].astype(float), lambda sums: sums[..., 0] / 400)
+
+    draws = drawn(np.stack([base, base]))
     assert np.array_equal(draws[:, 0], draws[:, 1])
-    one = bootstrap_seeds_and_rows(base[None, 1:2].astype(float))
+    one = drawn(base[None, 1:2])
     widths = [np.subtract(*np.quantile(column, [0.975, 0.025])) for column in (draws[:, 0], one[:, 0])]
     assert widths[0] > 1.5 * widths[1]

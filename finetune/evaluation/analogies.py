@@ -1,15 +1,16 @@
 """What word vectors know: the nearest words of frequent ones, and analogies, "man is to woman as king is to queen"."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib import resources
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 from transformers import PreTrainedTokenizerBase
+
+from finetune.significance import wilson_interval
 
 _SHORTEST, _SHORTEST_HANGUL = 4, 2
 """Letters of a word whose neighbours are shown: the most frequent words of all are shorter, and say little."""
@@ -161,8 +162,7 @@ def score_analogies(words: Words, language: str | None, confidence_level: float)
 def _share(correct: int, count: int, confidence_level: float) -> dict[str, float | None]:
     if count == 0:
         return {"value": None, "low": None, "high": None}
-    interval = binomtest(correct, count).proportion_ci(confidence_level, method="wilson")
-    return {"value": correct / count, "low": float(interval.low), "high": float(interval.high)}
+    return asdict(wilson_interval(correct, count, confidence_level))
 
 
 def describe_analogies(entry: Mapping[str, Any]) -> str:

@@ -2,10 +2,10 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, assert_never
+from typing import Any, Self, assert_never
 
 import numpy as np
 import pyarrow.compute as pc
@@ -27,7 +27,7 @@ from finetune.recipe import (
     WordVectorModel,
 )
 from finetune.run import RunDirectory, open_run
-from finetune.significance import PairedTest, compare_pairs
+from finetune.significance import PairedTest, compare_pairs, percentile_interval
 
 FORMAT = 2
 """The version of the layout of comparison.json."""
@@ -42,6 +42,11 @@ class Metric:
     value: float | None
     low: float | None
     high: float | None
+
+    @classmethod
+    def drawn(cls, value: float, draws: NDArray[np.float64]) -> Self:
+        """With the interval of its draws, (n,)."""
+        return cls(**asdict(percentile_interval(value, draws)))
 
     def overlaps(self, other: "Metric") -> bool | None:
         """Whether the closed intervals share a point; None where one has no interval."""
@@ -197,13 +202,16 @@ def read_comparison(paths: Sequence[Path]) -> Comparison:
         raise UserError(f"a comparison needs two runs or more, {given}; add another run directory")
     refuse_repeats(paths)
     directories = [open_run(path) for path in paths]
-    scores = [_label_scores(run) for run in directories]
-    for run, test in zip(directories[1:], scores[1:], strict=True):
-        refuse_other_rows(directories[0], scores[0], run, test)
+    scores = scores_on_the_same_rows(directories, _label_scores)
     names = display_names(paths)
     runs = [_summarize(run, name) for run, name in zip(directories, names, strict=True)]
     data = group_data({name: run.data() for run, name in zip(directories, names, strict=True)})
-    correct = {name: _correct_rows(run) for run, name in zip(directories, names, strict=True)}
+    # A run that was pushed may have come without its predictions.
+    correct = {
+        name: correct_rows(run)
+        for run, name in zip(directories, names, strict=True)
+        if run.predictions_file("test").exists()
+    }
     return Comparison(
         format=FORMAT,
         finetune_version=finetune.__version__,
@@ -215,21 +223,18 @@ def read_comparison(paths: Sequence[Path]) -> Comparison:
     )
 
 
-def _correct_rows(run: RunDirectory) -> NDArray[np.bool_] | None:
-    """Which test rows a run has right, (n,), in the order of their ids; None without its predictions."""
-    file = run.predictions_file("test")
-    if not file.exists():
-        return None
-    table = pq.read_table(file, columns=["id", "reference", "predicted"]).sort_by("id")
+def correct_rows(run: RunDirectory) -> NDArray[np.bool_]:
+    """Which test rows a run has right, (n,), in the order of their ids."""
+    table = pq.read_table(run.predictions_file("test"), columns=["id", "reference", "predicted"]).sort_by("id")
     return pc.equal(table["reference"], table["predicted"]).to_numpy()
 
 
-def _with_tests(runs: Sequence[RunSummary], correct: Mapping[str, NDArray[np.bool_] | None]) -> tuple[RunSummary, ...]:
+def _with_tests(runs: Sequence[RunSummary], correct: Mapping[str, NDArray[np.bool_]]) -> tuple[RunSummary, ...]:
     """The runs, each but the first with the test of that one against it."""
-    best = correct[runs[0].name]
-    of_others = {run.name: rows for run in runs[1:] if (rows := correct[run.name]) is not None}
+    best = correct.get(runs[0].name)
     if best is None:
         return tuple(runs)
+    of_others = {run.name: correct[run.name] for run in runs[1:] if run.name in correct}
     tests = dict(zip(of_others, compare_pairs(best, list(of_others.values())), strict=True))
     return tuple(replace(run, paired=tests.get(run.name)) for run in runs)
 
@@ -274,7 +279,17 @@ def _label_scores(run: RunDirectory) -> dict[str, Any]:
     return test
 
 
-def refuse_other_rows(
+def scores_on_the_same_rows(
+    directories: Sequence[RunDirectory], scores_of: Callable[[RunDirectory], dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """What each run scored on its test split; UserError where labels or rows are not those of the first."""
+    tests = [scores_of(run) for run in directories]
+    for run, test in zip(directories[1:], tests[1:], strict=True):
+        _refuse_other_rows(directories[0], tests[0], run, test)
+    return tests
+
+
+def _refuse_other_rows(
     first: RunDirectory, first_test: Mapping[str, Any], other: RunDirectory, other_test: Mapping[str, Any]
 ) -> None:
     """Raise UserError where two runs were scored on other labels or other test rows."""

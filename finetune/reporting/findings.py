@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from finetune.reporting.comparison import Comparison, RunSummary
-from finetune.reporting.tables import interval_text, percent
+from finetune.reporting.tables import interval_text, percent, round_up
 from finetune.significance import PairedTest, rows_to_tell_apart
 
 
@@ -91,17 +91,11 @@ def _told_by_test(best: RunSummary, run: RunSummary, test: PairedTest, tested: i
         return f"{said}; these rows do not tell them apart."
     # At so many rows the test would find it four times in five; fewer say nothing new.
     more = (
-        f"some {_rounded(needed):,} would, were the difference what it seems"
+        f"some {round_up(needed):,} would, were the difference what it seems"
         if needed > test.rows
         else ("without the correction they might")
     )
     return f"{said}; these {test.rows:,} rows do not tell them apart, {more}."
-
-
-def _rounded(count: int) -> int:
-    """Two digits are all that such an estimate has."""
-    size = 10 ** max(0, len(str(count)) - 2)
-    return -(-count // size) * size
 
 
 def _cautions(comparison: Comparison) -> list[str]:

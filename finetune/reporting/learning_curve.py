@@ -3,18 +3,20 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from finetune.errors import UserError
+from finetune.reporting.comparison import correct_rows
+from finetune.reporting.tables import round_up
 from finetune.reporting.text_comparison import refuse_other_parts, text_sums
 from finetune.run import RunDirectory
-from finetune.significance import CONFIDENCE, SAMPLES, percentile_interval
+from finetune.significance import CONFIDENCE, SAMPLES, bootstrap_seeds_and_rows, percentile_interval
 
 
 @dataclass(frozen=True)
@@ -107,8 +109,7 @@ def sums_of_rows(task: str, run: RunDirectory) -> NDArray[np.float64]:
     """What the score of a run is made of, (rows, columns), rows in the order of their ids."""
     if task == "generate":
         return text_sums(run)
-    table = pq.read_table(run.predictions_file("test"), columns=["id", "reference", "predicted"]).sort_by("id")
-    correct = np.array(table["reference"].to_pylist()) == np.array(table["predicted"].to_pylist())
+    correct = correct_rows(run)
     return np.stack([correct, np.ones_like(correct)], axis=1).astype(np.float64)
 
 
@@ -123,15 +124,7 @@ def scores_of_sums(task: str, sums: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def bootstrap_scores(task: str, sums: NDArray[np.float64]) -> NDArray[np.float64]:
     """Mean scores of resampled seeds and rows: (recipes, seeds, rows, columns) -> (samples, recipes)."""
-    generator = np.random.default_rng(0)
-    recipes, seeds, rows, _ = sums.shape
-    by_column = np.ascontiguousarray(sums.swapaxes(2, 3))  # several times as fast
-    draws = np.empty((SAMPLES, recipes))
-    for sample in range(SAMPLES):
-        of_seeds = np.bincount(generator.integers(0, seeds, seeds), minlength=seeds) / seeds
-        of_rows = np.bincount(generator.integers(0, rows, rows), minlength=rows).astype(np.float64)
-        draws[sample] = scores_of_sums(task, by_column @ of_rows) @ of_seeds
-    return draws
+    return bootstrap_seeds_and_rows(sums, partial(scores_of_sums, task))
 
 
 def interval_of(value: float, draws: NDArray[np.float64]) -> dict[str, float]:
@@ -209,8 +202,7 @@ def _labels_saved(summary: Mapping[str, Any], measure: Measure) -> list[str]:
     low, high = summary["by_size"][after - 1], summary["by_size"][after]
     part = (goal - score(low, first)) / (score(high, first) - score(low, first))
     rows = low["size"] * (high["size"] / low["size"]) ** part
-    digits = 10 ** max(0, len(str(round(rows))) - 2)
-    needed = -(-round(rows) // digits) * digits
+    needed = round_up(round(rows))
     if needed >= largest:
         return [f"{first} reaches {said}, with about as many."]
     return [f"{first} reaches {said}, with some {needed:,}: {1 - needed / largest:.0%} of the labels are saved."]

@@ -11,11 +11,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from finetune.reporting import plots
-from finetune.reporting.comparison import Comparison, RunSummary, printable
+from finetune.reporting.comparison import Comparison, DataSummary, RunSummary, printable
 from finetune.reporting.findings import Findings, listed
 from finetune.reporting.tables import (
     NOTHING,
     Cell,
+    Table,
     comparison_table,
     data_flaws,
     data_source,
@@ -98,10 +99,7 @@ def render_page(comparison: Comparison, findings: Findings) -> str:
         comparison=comparison,
         findings=findings,
         table=comparison_table(comparison),
-        data=[
-            (data, data_source(data), data_table(data, comparison.labels), data_flaws(data, comparison.test_count))
-            for data in comparison.data
-        ],
+        data=data_parts(comparison.data, comparison.labels, comparison.test_count),
         # Marked as safe: the SVG is made here, and names in it are escaped.
         forest=Markup(plots.forest_plot(comparison)),
         curves=drawn_curves(
@@ -127,6 +125,13 @@ def render_page(comparison: Comparison, findings: Findings) -> str:
         fold_labels=len(comparison.labels) > FOLDED_LABELS,
         environments=[(run, environment_rows(run), _packages(run.environment)) for run in comparison.runs],
     )
+
+
+def data_parts(
+    summaries: Sequence[DataSummary], labels: Sequence[str], test_count: int
+) -> list[tuple[DataSummary, str, Table, list[str]]]:
+    """The section on the data of a page: of each, its source, its table and its flaws."""
+    return [(data, data_source(data), data_table(data, labels), data_flaws(data, test_count)) for data in summaries]
 
 
 def drawn_curves(curves: Sequence[tuple[str, str | None]]) -> list[tuple[str, Markup]]:

@@ -24,18 +24,16 @@ from finetune.reporting.comparison import (
     group_data,
     printable,
     read_curve,
-    refuse_other_rows,
+    scores_on_the_same_rows,
     test_scores,
 )
-from finetune.reporting.page import drawn_curves, line_keys, page_template
+from finetune.reporting.page import data_parts, drawn_curves, line_keys, page_template
 from finetune.reporting.tables import (
     NOTHING,
     Cell,
     Column,
     Table,
-    data_flaws,
-    data_source,
-    data_table,
+    data_blocks,
     duration,
     escape_markdown,
     markdown_table,
@@ -44,7 +42,7 @@ from finetune.reporting.tables import (
     short_count,
 )
 from finetune.run import RunDirectory
-from finetune.significance import CONFIDENCE, SAMPLES, mcnemar, percentile_interval
+from finetune.significance import CONFIDENCE, SAMPLES, draw_rows, mcnemar
 
 _DRAWN = ("micro_f1", "macro_f1", "subset_accuracy")
 """Metrics that are drawn anew for all runs alike, whatever their own recipes asked for."""
@@ -110,9 +108,7 @@ def read_set_comparison(directories: Sequence[RunDirectory], paths: Sequence[Pat
     Raises:
         UserError: they were not, or one has no test scores.
     """
-    tests = [test_scores(run) for run in directories]
-    for run, test in zip(directories[1:], tests[1:], strict=True):
-        refuse_other_rows(directories[0], tests[0], run, test)
+    tests = scores_on_the_same_rows(directories, test_scores)
     names = display_names(paths)
     values = [test["metrics"]["micro_f1"]["value"] for test in tests]
     order = sorted(range(len(tests)), key=lambda i: (-values[i], names[i]))
@@ -169,11 +165,8 @@ def _draws(counts: Sequence[NDArray[np.float64]]) -> dict[str, NDArray[np.float6
     """Metrics of resampled rows, (samples, runs) each; the runs share their resamples, so that gaps are paired."""
     from finetune.evaluation import label_sets
 
-    generator, count = np.random.default_rng(0), len(counts[0])
-    means = np.empty((SAMPLES, len(counts), counts[0].shape[1]))
-    for sample in range(SAMPLES):
-        weights = np.bincount(generator.integers(0, count, count), minlength=count)
-        means[sample] = [weights @ of_run / count for of_run in counts]
+    count = len(counts[0])
+    means = np.array([[weights @ of_run / count for of_run in counts] for weights in draw_rows(count)])
     drawn = label_sets.metrics_of(means)
     return {name: drawn[name] for name in _DRAWN}
 
@@ -184,12 +177,12 @@ def _summarize(run: RunDirectory, name: str, test: Mapping[str, Any], paired: _P
     recipe, cost = run.recipe(), run.scores().get("cost", {})
     metrics = {key: Metric(**values) for key, values in test["metrics"].items()}
     for key, drawn in paired.draws.items():
-        metrics[key] = _interval(test["metrics"][key]["value"], drawn[:, paired.place])
+        metrics[key] = Metric.drawn(test["metrics"][key]["value"], drawn[:, paired.place])
     behind = matches = None
     if paired.place:
         micro = paired.draws["micro_f1"]
         gap = float(label_sets.micro_f1(paired.rows_of_best.mean(axis=0))) - test["metrics"]["micro_f1"]["value"]
-        behind = _interval(gap, micro[:, 0] - micro[:, paired.place])
+        behind = Metric.drawn(gap, micro[:, 0] - micro[:, paired.place])
         place = label_sets.PER_ROW.index("subset_accuracy") - len(label_sets.PER_ROW)
         matches = exact_matches(paired.rows_of_best[:, place] == 1, paired.rows[:, place] == 1)
     return SetRun(
@@ -215,10 +208,6 @@ def exact_matches(best: NDArray[np.bool_], this: NDArray[np.bool_]) -> ExactMatc
     """McNemar's exact test on whether two runs have all labels of each row right, (n,) and (n,)."""
     best_only, this_only = int((best & ~this).sum()), int((this & ~best).sum())
     return ExactMatches(best_only, this_only, mcnemar(best_only, this_only))
-
-
-def _interval(value: float, draws: NDArray[np.float64]) -> Metric:
-    return Metric(**asdict(percentile_interval(value, draws)))
 
 
 # --- words ------------------------------------------------------------------------------------------------------------
@@ -328,16 +317,9 @@ def set_markdown(comparison: SetComparison) -> str:
         "\n".join(f"- {escape_markdown(sentence)}" for sentence in set_sentences(comparison)),
         "## Labels",
         markdown_table(_labels_table(comparison)),
-        "## Data",
+        *data_blocks(comparison.data, comparison.labels, comparison.test_count),
+        f"Made by finetune {comparison.finetune_version}.",
     ]
-    for data in comparison.data:
-        of_runs = f" (runs: {', '.join(data.runs)})" if len(comparison.data) > 1 else ""
-        blocks += [
-            f"Source: {escape_markdown(data_source(data) + of_runs)}",
-            markdown_table(data_table(data, comparison.labels)),
-            "\n".join(f"- {escape_markdown(flaw)}" for flaw in data_flaws(data, comparison.test_count)),
-        ]
-    blocks.append(f"Made by finetune {comparison.finetune_version}.")
     return "\n\n".join(blocks) + "\n"
 
 
@@ -350,10 +332,7 @@ def render_set_page(comparison: SetComparison) -> str:
         table=set_table(comparison),
         labels=_labels_table(comparison),
         sentences=set_sentences(comparison),
-        data=[
-            (data, data_source(data), data_table(data, comparison.labels), data_flaws(data, comparison.test_count))
-            for data in comparison.data
-        ],
+        data=data_parts(comparison.data, comparison.labels, comparison.test_count),
         curves=drawn_curves(
             [
                 ("Loss. Lines: training. Dotted, with points: validation.", plots.loss_plot(comparison.runs)),

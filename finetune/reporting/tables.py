@@ -82,6 +82,12 @@ def short_count(count: int | None) -> str:
     return str(count)
 
 
+def round_up(count: int) -> int:
+    """Up to two digits, which are all that an estimate of rows has: 2,753 -> 2,800."""
+    size = 10 ** max(0, len(str(count)) - 2)
+    return -(-count // size) * size
+
+
 def duration(seconds: float | None) -> str:
     """ "0.4 s", "42 s", "3 min 12 s", "2 h 05 min"."""
     if seconds is None:
@@ -245,17 +251,23 @@ def comparison_markdown(comparison: Comparison, sentences: Sequence[str]) -> str
         f"Scored on the same {comparison.test_count:,} test rows, {len(comparison.labels)} labels.",
         markdown_table(comparison_table(comparison)),
         "\n".join(f"- {escape_markdown(sentence)}" for sentence in sentences),
-        "## Data",
+        *data_blocks(comparison.data, comparison.labels, comparison.test_count),
+        f"Made by finetune {comparison.finetune_version}.",
     ]
-    for data in comparison.data:
-        of_runs = f" (runs: {', '.join(data.runs)})" if len(comparison.data) > 1 else ""
+    return "\n\n".join(blocks) + "\n"
+
+
+def data_blocks(summaries: Sequence[DataSummary], labels: Sequence[str], test_count: int) -> list[str]:
+    """The section on the data of a Markdown document, block by block."""
+    blocks = ["## Data"]
+    for data in summaries:
+        of_runs = f" (runs: {', '.join(data.runs)})" if len(summaries) > 1 else ""
         blocks += [
             f"Source: {escape_markdown(data_source(data) + of_runs)}",
-            markdown_table(data_table(data, comparison.labels)),
-            "\n".join(f"- {escape_markdown(flaw)}" for flaw in data_flaws(data, comparison.test_count)),
+            markdown_table(data_table(data, labels)),
+            "\n".join(f"- {escape_markdown(flaw)}" for flaw in data_flaws(data, test_count)),
         ]
-    blocks.append(f"Made by finetune {comparison.finetune_version}.")
-    return "\n\n".join(blocks) + "\n"
+    return blocks
 
 
 # --- the terminal -----------------------------------------------------------------------------------------------------

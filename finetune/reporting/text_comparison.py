@@ -21,7 +21,7 @@ from finetune.reporting.comparison import (
     display_names,
     printable,
     read_curve,
-    refuse_other_rows,
+    scores_on_the_same_rows,
     test_scores,
 )
 from finetune.reporting.page import drawn_curves, line_keys, page_template
@@ -37,7 +37,7 @@ from finetune.reporting.tables import (
     short_count,
 )
 from finetune.run import RunDirectory
-from finetune.significance import CONFIDENCE, SAMPLES, percentile_interval
+from finetune.significance import CONFIDENCE, SAMPLES, draw_rows
 
 _SHOWNSAMPLES = 10
 _BYTES = 3
@@ -98,9 +98,7 @@ def read_text_comparison(directories: Sequence[RunDirectory], paths: Sequence[Pa
     Raises:
         UserError: they were not, or one has no test scores.
     """
-    tests = [test_scores(run) for run in directories]
-    for run, test in zip(directories[1:], tests[1:], strict=True):
-        refuse_other_rows(directories[0], tests[0], run, test)
+    tests = scores_on_the_same_rows(directories, test_scores)
     names = display_names(paths)
     values = [test["metrics"]["bits_per_byte"]["value"] for test in tests]
     order = sorted(range(len(tests)), key=lambda i: (values[i], names[i]))
@@ -148,12 +146,8 @@ def _draws(sums: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
     """Bits per byte of resampled texts, (samples, runs); the runs share their resamples, so that leads are paired."""
     from finetune.evaluation import language
 
-    generator, count = np.random.default_rng(0), len(sums[0])
-    draws = np.empty((SAMPLES, len(sums)))
-    for sample in range(SAMPLES):
-        weights = np.bincount(generator.integers(0, count, count), minlength=count)
-        draws[sample] = [language.bits_per_byte(weights @ of_run) for of_run in sums]
-    return draws
+    of_draws = ([language.bits_per_byte(weights @ of_run) for of_run in sums] for weights in draw_rows(len(sums[0])))
+    return np.array(list(of_draws))
 
 
 def _summarize(
@@ -168,14 +162,14 @@ def _summarize(
     cost = scores.get("cost", {})
     metrics = {key: Metric(**values) for key, values in test["metrics"].items()}
     # By the same draws as the leads, whatever the run's own recipe asked for.
-    metrics["bits_per_byte"] = _interval(test["metrics"]["bits_per_byte"]["value"], draws)
+    metrics["bits_per_byte"] = Metric.drawn(test["metrics"]["bits_per_byte"]["value"], draws)
     gaps = draws - draws_of_best
     return TextRun(
         name=name,
         model=describe_writer(run.recipe().model),
         vocabulary=str(run.data().get("tokenizer_sha256")),
         metrics=metrics,
-        lead=_interval(behind, gaps) if gaps.any() else None,
+        lead=Metric.drawn(behind, gaps) if gaps.any() else None,
         samples=scores.get("samples", {}).get("metrics", {}),
         times_scored=test.get("times_scored", 1),
         parameters=cost.get("parameters"),
@@ -183,10 +177,6 @@ def _summarize(
         training_seconds=cost.get("training_seconds"),
         curve=read_curve(run),
     )
-
-
-def _interval(value: float, draws: NDArray[np.float64]) -> Metric:
-    return Metric(**asdict(percentile_interval(value, draws)))
 
 
 def describe_writer(model: Model) -> str:
