@@ -551,10 +551,12 @@ def _curve(options: argparse.Namespace, rest: Sequence[str]) -> None:
         tuned_up_to = None if options.tuned_up_to is None else int(options.tuned_up_to)
     _quiet_libraries()
     from finetune.curve import curve
+    from finetune.progress import say
 
     typed = ["finetune", *sys.argv[1:]]
     page = curve(recipes, sizes, seeds, Path(options.output), typed, tuned_up_to=tuned_up_to)
     print(page.read_text(encoding="utf-8"))
+    say(f"The same with plots: {page.with_suffix('.html')}")
 
 
 def _ablate(options: argparse.Namespace, rest: Sequence[str]) -> None:

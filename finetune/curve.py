@@ -9,8 +9,9 @@ from finetune.data import load_splits
 from finetune.errors import UserError
 from finetune.predict import evaluate_split
 from finetune.progress import say
-from finetune.recipe import MajorityFloor, Recipe, TfidfFloor, with_values
-from finetune.reporting.learning_curve import MEASURES, Cell, summarize_curve, write_curve
+from finetune.recipe import DecoderModel, EncoderModel, MajorityFloor, Recipe, RecurrentModel, TfidfFloor, with_values
+from finetune.reporting.curve_page import write_curve
+from finetune.reporting.learning_curve import MEASURES, Cell, summarize_curve
 from finetune.run import RunDirectory
 from finetune.training import train
 
@@ -27,13 +28,14 @@ def curve(
     *,
     tuned_up_to: int | None = None,
 ) -> Path:
-    """Train every cell that is not finished yet, and write curve.json and curve.md into `output`; returns the latter.
+    """Train every cell that is not finished yet; write the curve into `output` as JSON, Markdown, SVG and a page.
 
     Of the sizes None stands for all training rows. `seeds` counts the runs of each size, or of all if it is one number;
     a seed stands for the sample of training rows as well as for what the training draws. The learning rate (of TF-IDF
     the regularisation) is chosen for each recipe and size among `FACTORS` times the recipe's own, by validation
     accuracy, or bits per byte, with the first seed; sizes above `tuned_up_to` take what the last one before them chose.
     No run sees the test split before that choice, and of the first seed's runs only the chosen one is scored on it.
+    Returns the path of the Markdown file.
 
     Raises:
         UserError: recipes that cannot stand in one table, or anything that `train` refuses.
@@ -60,7 +62,16 @@ def curve(
                     evaluate_split(str(run.path), "test")
                 cells.append(Cell(recipe.name, size, seed, factors[recipe.name], tuned_at, run))
         # After every size, since the next one takes several times as long.
-        page = write_curve(summarize_curve(recipes[0].task, cells, _tuning_account(recipes), rows), output)
+        page = write_curve(
+            summarize_curve(
+                recipes[0].task,
+                cells,
+                tuning=_tuning_account(recipes),
+                pretrained=[recipe.name for recipe in recipes if _is_pretrained(recipe)],
+                train_rows=rows,
+            ),
+            output,
+        )
     return page
 
 
@@ -114,6 +125,17 @@ def _train(recipe: Recipe, size: int, seed: int, factor: float, output: Path, co
     # A hundred runs keep their models; their optimizer states nobody needs any more, and they are ten times as large.
     shutil.rmtree(run.checkpoints_directory, ignore_errors=True)
     return run
+
+
+def _is_pretrained(recipe: Recipe) -> bool:
+    """Whether it begins with anything that was learnt before: a model, or its embeddings."""
+    match recipe.model:
+        case EncoderModel() | DecoderModel():
+            return recipe.model.model_name_or_path is not None
+        case RecurrentModel():
+            return recipe.model.initial_embeddings is not None
+        case _:
+            return False
 
 
 def _is_tuned(recipe: Recipe) -> bool:

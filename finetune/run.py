@@ -220,17 +220,17 @@ class RunDirectory:
         return labels if "" not in prompts and are_few else []
 
     def write_samples(self, records: Iterable[Mapping[str, Any]]) -> None:
-        _write_text(self.samples_file, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+        write_whole(self.samples_file, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
 
     def write_recipe(self, recipe: Recipe) -> None:
-        _write_text(self.recipe_file, dump_recipe(recipe, relative_to=self.path.resolve()))
+        write_whole(self.recipe_file, dump_recipe(recipe, relative_to=self.path.resolve()))
 
     def write_text(self, file: Path, text: str) -> None:
         """Write whole or not at all."""
-        _write_text(file, text)
+        write_whole(file, text)
 
     def write_json(self, file: Path, content: Mapping[str, Any]) -> None:
-        _write_text(file, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
+        write_whole(file, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
 
     def _read(self, file: Path) -> dict[str, Any]:
         try:
@@ -307,9 +307,9 @@ def open_run(path: str | Path) -> RunDirectory:
     return RunDirectory(directory)
 
 
-def _write_text(file: Path, text: str) -> None:
+def write_whole(file: Path, text: str) -> None:
     """Write whole or not at all: a reader never sees half a file."""
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_text(text, encoding="utf-8", newline="\n")
     temporary.replace(file)

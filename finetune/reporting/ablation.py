@@ -22,7 +22,7 @@ from finetune.reporting.learning_curve import (
 )
 from finetune.reporting.tables import duration
 from finetune.reporting.text_comparison import refuse_other_parts
-from finetune.run import RunDirectory
+from finetune.run import RunDirectory, write_whole
 from finetune.significance import CONFIDENCE, SAMPLES
 
 
@@ -120,12 +120,9 @@ def _gain(
 
 def write_ablation(summary: Mapping[str, Any], output: Path) -> Path:
     """Write ablation.json and ablation.md; returns the path of the latter."""
-    output.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(summary, ensure_ascii=False, indent=2) + "\n"
-    (output / "ablation.json").write_text(text, encoding="utf-8")
-    page = output / "ablation.md"
-    page.write_text(ablation_markdown(summary), encoding="utf-8")
-    return page
+    write_whole(output / "ablation.json", json.dumps(summary, ensure_ascii=False, indent=2) + "\n")
+    write_whole(output / "ablation.md", ablation_markdown(summary))
+    return output / "ablation.md"
 
 
 def ablation_markdown(summary: Mapping[str, Any]) -> str:

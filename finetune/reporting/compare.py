@@ -1,6 +1,5 @@
 """Compare runs: read the run directories, then write comparison.json, comparison.md and index.html."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +16,7 @@ from finetune.reporting.text_comparison import (
     render_text_page,
     text_markdown,
 )
-from finetune.run import open_run
+from finetune.run import open_run, write_whole
 
 AnyComparison = Comparison | SetComparison | TextComparison
 DATA_FILE, MARKDOWN_FILE, PAGE_FILE = "comparison.json", "comparison.md", "index.html"
@@ -36,7 +35,7 @@ def compare_runs(paths: Sequence[Path], output: Path) -> AnyComparison:
     contents = render_comparison(comparison)
     output.mkdir(parents=True, exist_ok=True)
     for name, text in contents.items():
-        _replace(output / name, text)
+        write_whole(output / name, text)
     return comparison
 
 
@@ -92,10 +91,3 @@ def check_output(output: Path) -> None:
         raise UserError(f"{output} is a file; choose another --output")
     if output.is_dir() and any(output.iterdir()) and not (output / DATA_FILE).is_file():
         raise UserError(f"{output} holds other files and no earlier comparison; choose another --output")
-
-
-def _replace(file: Path, text: str) -> None:
-    """Write whole or not at all: a reader never sees half a file."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8", newline="\n")
-    temporary.replace(file)

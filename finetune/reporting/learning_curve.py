@@ -1,11 +1,9 @@
 """Runs by recipe, training size and seed -> mean scores with intervals, and who is ahead by how much."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,6 +36,10 @@ MEASURES = {
 """By task; other tasks have no curve."""
 
 
+_FEW = 4
+"""Recipes beside the first whose differences stand in the Markdown; of more the page and the JSON have them."""
+
+
 @dataclass(frozen=True)
 class Cell:
     """One run of a learning curve; `factor` is what its tuned value was multiplied by, as chosen at `tuned_at` rows."""
@@ -50,10 +52,13 @@ class Cell:
     run: RunDirectory
 
 
-def summarize_curve(task: str, cells: Sequence[Cell], tuning: Mapping[str, Any], train_rows: int) -> dict[str, Any]:
+def summarize_curve(
+    task: str, cells: Sequence[Cell], *, tuning: Mapping[str, Any], pretrained: Sequence[str], train_rows: int
+) -> dict[str, Any]:
     """The curve as JSON values: per size each recipe's mean score, and its difference to every other recipe's.
 
-    `train_rows` are all that there are: of so many no seed has a sample of its own.
+    `train_rows` are all that there are: of so many no seed has a sample of its own. `pretrained` are the recipes that
+    do not start from nothing.
 
     Intervals are hierarchical bootstraps: seeds (with their training samples) are drawn anew, and test rows are; the
     recipes share both draws, so that differences are paired.
@@ -71,6 +76,7 @@ def summarize_curve(task: str, cells: Sequence[Cell], tuning: Mapping[str, Any],
         "format": 2,
         "task": task,
         "recipes": recipes,
+        "pretrained": list(pretrained),
         "sizes": sizes,
         "train_rows": train_rows,
         "test_rows": cells[0].run.scores()["splits"]["test"]["count"],
@@ -132,18 +138,11 @@ def interval_of(value: float, draws: NDArray[np.float64]) -> dict[str, float]:
     return asdict(percentile_interval(value, draws))
 
 
-def write_curve(summary: Mapping[str, Any], output: Path) -> Path:
-    """Write curve.json and curve.md; returns the path of the latter."""
-    output.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(summary, ensure_ascii=False, indent=2) + "\n"
-    (output / "curve.json").write_text(text, encoding="utf-8")
-    page = output / "curve.md"
-    page.write_text(curve_markdown(summary), encoding="utf-8")
-    return page
-
-
 def curve_markdown(summary: Mapping[str, Any]) -> str:
-    """The table of scores by size, the differences of the first recipe to each other one, and where it stands."""
+    """The table of scores by size, where the first recipe stands, and what the numbers are.
+
+    The differences of the first recipe to each other one as well, where they are few.
+    """
     measure = MEASURES[summary["task"]]
     sizes = [f"{entry['size']:,} rows" for entry in summary["by_size"]]
     lines = [f"| {measure.title} | {' | '.join(sizes)} |", f"| :--- |{' ---: |' * len(sizes)}"]
@@ -151,37 +150,69 @@ def curve_markdown(summary: Mapping[str, Any]) -> str:
         scores = [entry["recipes"][name][measure.metric] for entry in summary["by_size"]]
         lines.append(_row(name, [show_interval(measure, score) for score in scores]))
     first, *others = summary["recipes"]
-    for name in others:
+    for name in others if len(others) <= _FEW else ():
         gaps = [entry["recipes"][first]["difference"][name] for entry in summary["by_size"]]
         lines.append(_row(f"{first} − {name}", [show_interval(measure, gap, sign="+") for gap in gaps]))
-    if others:
-        lines += ["", *(f"- {_standing(summary, measure, entry)}" for entry in summary["by_size"])]
-        lines += [f"- {sentence}" for sentence in _labels_saved(summary, measure)]
-    return "\n".join([*lines, "", _account(summary, measure), ""])
+    sentences = curve_sentences(summary)
+    if sentences:
+        lines += ["", *(f"- {sentence}" for sentence in sentences)]
+    return "\n".join([*lines, "", curve_account(summary), ""])
+
+
+def curve_sentences(summary: Mapping[str, Any]) -> list[str]:
+    """Where the first recipe stands at each size, and how many labels it saves; none for a single recipe."""
+    measure = MEASURES[summary["task"]]
+    if len(summary["recipes"]) == 1:
+        return []
+    standings = [_standing(summary, measure, entry) for entry in summary["by_size"]]
+    return standings + _labels_saved(summary, measure)
+
+
+def _rivals(summary: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The recipes that the first is held against, by what the best of them is called.
+
+    A pretrained one that has others of its kind beside it is held against these and against those that start from
+    nothing: what transfer buys is the second, which way of tuning is the first.
+    """
+    first, *others = summary["recipes"]
+    pretrained = summary.get("pretrained", [])  # unknown of an earlier version's curves, which had one at most
+    kin = [name for name in others if name in pretrained]
+    if first not in pretrained or not kin or len(kin) == len(others):
+        return {"the best of the others": others}
+    fresh = [name for name in others if name not in pretrained]
+    return {"the best that starts from nothing": fresh, "the best of the other pretrained ones": kin}
+
+
+def _best_of(names: Sequence[str], measure: Measure, entry: Mapping[str, Any]) -> str:
+    sign = -1 if measure.less_is_better else 1
+    return max(names, key=lambda name: sign * entry["recipes"][name][measure.metric]["value"])
 
 
 def _standing(summary: Mapping[str, Any], measure: Measure, entry: Mapping[str, Any]) -> str:
-    """How the first recipe stands to the best of the others at one size."""
-    first, *others = summary["recipes"]
-    sign = -1 if measure.less_is_better else 1
-    rival = max(others, key=lambda name: sign * entry["recipes"][name][measure.metric]["value"])
-    gap, reverse = entry["recipes"][first]["difference"][rival], entry["recipes"][rival]["difference"][first]
-    lead, lag = (reverse, gap) if measure.less_is_better else (gap, reverse)
-    of_rival = f"the best of the others, {rival}" if len(others) > 1 else rival
-    at = f"{entry['size']:,} rows: {first}"
-    if lead["low"] > 0:
-        return f"{at} is {show_interval(measure, lead)} {measure.unit} ahead of {of_rival}."
-    if lag["low"] > 0:
-        return f"{at} loses: it is {show_interval(measure, lag)} {measure.unit} behind {of_rival}."
-    return f"{at} is not told apart from {of_rival}: {show_interval(measure, lead, sign='+')} {measure.unit}."
+    """How the first recipe stands at one size to the best of each group of its rivals."""
+    first = summary["recipes"][0]
+    parts = []
+    for called, names in _rivals(summary).items():
+        rival = _best_of(names, measure, entry)
+        gap, reverse = entry["recipes"][first]["difference"][rival], entry["recipes"][rival]["difference"][first]
+        lead, lag = (reverse, gap) if measure.less_is_better else (gap, reverse)
+        of_rival = f"{called}, {rival}" if len(names) > 1 else rival
+        if lead["low"] > 0:
+            parts.append(f"is {show_interval(measure, lead)} {measure.unit} ahead of {of_rival}")
+        elif lag["low"] > 0:
+            loses = "is" if parts else "loses: it is"
+            parts.append(f"{loses} {show_interval(measure, lag)} {measure.unit} behind {of_rival}")
+        else:
+            parts.append(f"is not told apart from {of_rival}: {show_interval(measure, lead, sign='+')} {measure.unit}")
+    return f"{entry['size']:,} rows: {first} {'; it '.join(parts)}."
 
 
 def _labels_saved(summary: Mapping[str, Any], measure: Measure) -> list[str]:
-    """With how many rows the first recipe reaches what the best of the others reaches with the most.
+    """With how many rows the first recipe reaches what its best rival reaches with the most, from nothing if it can.
 
     Between two sizes the score is taken to go straight over the logarithm of the rows; no interval is given.
     """
-    first, *others = summary["recipes"]
+    first = summary["recipes"][0]
     if len(summary["by_size"]) == 1 or summary["task"] == "generate":  # whose rows have no labels to save
         return []
     last = summary["by_size"][-1]
@@ -189,10 +220,11 @@ def _labels_saved(summary: Mapping[str, Any], measure: Measure) -> list[str]:
     def score(entry: Mapping[str, Any], name: str) -> float:
         return float(entry["recipes"][name][measure.metric]["value"])
 
-    rival = max(others, key=lambda name: score(last, name))
+    called, names = next(iter(_rivals(summary).items()))
+    rival = _best_of(names, measure, last)
     goal, largest = score(last, rival), last["size"]
     shown = f"{measure.scale * goal:.{measure.digits}f}"
-    said = f"what {rival} reaches with {largest:,} rows ({shown}), the best of the others there"
+    said = f"what {rival} reaches with {largest:,} rows ({shown}), {called} there"
     reached = [entry["size"] for entry in summary["by_size"] if score(entry, first) >= goal]
     if not reached:
         return [f"No size of these lets {first} reach {said}."]
@@ -208,8 +240,9 @@ def _labels_saved(summary: Mapping[str, Any], measure: Measure) -> list[str]:
     return [f"{first} reaches {said}, with some {needed:,}: {1 - needed / largest:.0%} of the labels are saved."]
 
 
-def _account(summary: Mapping[str, Any], measure: Measure) -> str:
-    """What the table's numbers are means of, and how each recipe was tuned."""
+def curve_account(summary: Mapping[str, Any]) -> str:
+    """What the numbers are means of, and how each recipe was tuned."""
+    measure = MEASURES[summary["task"]]
     better = "less is better; " if measure.less_is_better else ""
     seeds = [len(entry["recipes"][summary["recipes"][0]]["by_seed"]) for entry in summary["by_size"]]
     of_seeds = f"{seeds[0]} seed(s)" if len(set(seeds)) == 1 else f"{', '.join(map(str, seeds))} seeds"

@@ -12,6 +12,7 @@ from finetune.data import load_splits
 from finetune.data.splits import column
 from finetune.errors import UserError
 from finetune.recipe import load_recipe
+from finetune.reporting.curve_page import render_curve_page
 from finetune.reporting.learning_curve import bootstrap_scores, curve_markdown
 
 RNN = """
@@ -96,6 +97,24 @@ def test_the_table_says_what_the_runs_scored(folder):
     first = 100 * summary["by_size"][0]["recipes"]["gru"]["accuracy"]["value"]
     assert f"| gru | {first:.1f} [" in page
     assert "| gru − tfidf | " in page
+
+
+def test_the_page_holds_all_of_it_and_needs_nothing_else(folder):
+    page = (folder / "curve" / "curve.html").read_text(encoding="utf-8")
+    summary = json.loads((folder / "curve" / "curve.json").read_text(encoding="utf-8"))
+    for entry in summary["by_size"]:
+        for values in entry["recipes"].values():
+            assert f"{100 * values['accuracy']['value']:.1f} <span" in page
+    for gap in summary["by_size"][0]["recipes"]["gru"]["difference"].values():
+        assert f"{100 * gap['value']:+.1f} <span" in page
+    assert 'aria-labelledby="sizes-title' in page
+    assert "http" not in page.replace("http-equiv", "")
+    drawing = (folder / "curve" / "curve.svg").read_text(encoding="utf-8")
+    assert all(f">{name}</text>" in drawing for name in summary["recipes"])
+    # These trainings take too short a time for the second plot; longer ones have it.
+    for entry in summary["by_size"]:
+        entry["recipes"]["gru"]["training_seconds"] = [3.0, 4.0]
+    assert 'aria-labelledby="times-title' in render_curve_page(summary)
 
 
 def test_the_factor_is_the_best_on_validation(folder):
@@ -321,6 +340,33 @@ def made_curve(first, other, task="classify", metric="accuracy"):
 )
 def test_the_words_say_how_many_labels_are_saved(first, other, said):
     assert said in curve_markdown(made_curve(first, other))
+
+
+def test_what_transfer_buys_is_held_against_what_starts_from_nothing():
+    """The best rival is another pretrained recipe: it is named by itself, and does not hide the gain."""
+    curve = made_curve((0.7, 0.9, 0.95), (0.5, 0.6, 0.8))
+    for entry in curve["by_size"]:
+        recipes = entry["recipes"]
+        value = recipes["bert"]["accuracy"]["value"] + 0.02
+        recipes["lora"] = {**recipes["bert"], "accuracy": {"value": value, "low": value, "high": value}}
+        recipes["bert"]["difference"] = {
+            "lstm": {"value": 0.2, "low": 0.1, "high": 0.3},
+            "lora": {"value": -0.02, "low": -0.03, "high": -0.01},
+        }
+        for name in ("lstm", "lora"):
+            gap = recipes["bert"]["difference"][name]
+            recipes[name] = {**recipes[name], "difference": {"bert": {end: -value for end, value in gap.items()}}}
+            low, high = recipes[name]["difference"]["bert"]["high"], recipes[name]["difference"]["bert"]["low"]
+            recipes[name]["difference"]["bert"] |= {"low": low, "high": high}
+    curve |= {"recipes": ["bert", "lora", "lstm"], "pretrained": ["bert", "lora"]}
+    shown = curve_markdown(curve)
+    assert "100 rows: bert is 20.0 [10.0, 30.0] points ahead of lstm; it is 2.0 [1.0, 3.0] points behind lora." in shown
+    assert "what lstm reaches with 10,000 rows (80.0), the best that starts from nothing there, with some 320" in shown
+    # Without knowing which are pretrained, all others are rivals alike.
+    del curve["pretrained"]
+    assert "100 rows: bert loses: it is 2.0 [1.0, 3.0] points behind the best of the others, lora." in curve_markdown(
+        curve
+    )
 
 
 def test_texts_without_labels_save_none():
