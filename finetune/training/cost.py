@@ -105,6 +105,7 @@ def begin_memory(device: torch.device) -> int | None:
     The peak of a GPU begins anew; that of the process cannot.
     """
     if device.type == "cuda":
+        torch.cuda.init()  # before the first tensor there are no statistics to begin anew, and asking is an error
         torch.cuda.reset_peak_memory_stats(device)
     return peak_memory()
 
