@@ -15,7 +15,7 @@ from finetune import tasks
 from finetune.data import load_file, load_splits
 from finetune.data.splits import column, label_array
 from finetune.errors import UserError
-from finetune.evaluation import predict_outputs, record_scores
+from finetune.evaluation import predict_one, predict_outputs, record_scores
 from finetune.models import Floor, load_causal_model, load_model, match_inputs, max_positions, writes_text
 from finetune.recipe import Data, Evaluation, MajorityFloor, Task, TfidfFloor
 from finetune.run import RunDirectory, open_run, run_of
@@ -65,8 +65,14 @@ class Classifier:
         """
         if not texts:
             return np.empty((0, len(self.labels)))
+        if len(texts) == 1:
+            return self.classify_one(texts[0])
         rows = datasets.Dataset.from_dict({"text": list(texts)})
         return self.classify_rows(rows)
+
+    def classify_one(self, text: str, pair: str | None = None) -> NDArray[np.float64]:
+        """`classify` for one text, or one pair, (1, labels)."""
+        return predict_one(self.model, self.tokenizer, self.max_length, text, pair)
 
     def classify_rows(self, rows: datasets.Dataset) -> NDArray[np.float64]:
         """`classify` for rows with a text (and text_pair)."""

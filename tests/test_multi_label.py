@@ -187,10 +187,15 @@ def test_runs_compare_with_paired_intervals(runs, tmp_path, capsys):
     alone = sum(a and not b for a, b in zip(right[best["name"]], right["majority"], strict=True))
     assert last["matches"]["best_only"] == alone
     assert last["matches"]["p_value"] < 1e-3
+    for run in found["runs"]:
+        latency = run["cost"]["latency_ms"]
+        assert 0 < latency["p50"] <= latency["p95"]
+        assert (run["cost"]["disk_bytes"] is None) == run["is_floor"]
     printed = capsys.readouterr().out
     assert "has the highest test micro F1" in printed
     page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
     assert all(label in page for label in LABELS)
+    assert "What each costs" in page
     assert "McNemar" in (tmp_path / "report" / "comparison.md").read_text(encoding="utf-8")
     # A second report over the first is the same.
     assert main(["compare", *paths, "--output", str(tmp_path / "report")]) == 0

@@ -29,7 +29,7 @@ from finetune.recipe import (
 )
 from finetune.reporting import plots
 from finetune.reporting.compare import read_any_comparison
-from finetune.reporting.comparison import Curve, Metric, describe_model, read_curve, summarize_data
+from finetune.reporting.comparison import Cost, Curve, Metric, describe_model, read_curve, summarize_data
 from finetune.reporting.findings import describe_findings
 from finetune.reporting.page import style_sheet, template_environment
 from finetune.reporting.set_comparison import SetComparison, set_sentences, set_table
@@ -38,6 +38,7 @@ from finetune.reporting.tables import (
     Cell,
     Column,
     Table,
+    byte_size,
     comparison_table,
     data_flaws,
     data_source,
@@ -46,9 +47,12 @@ from finetune.reporting.tables import (
     escape_markdown,
     markdown_table,
     metric_cell,
+    milliseconds,
+    peak_memory,
     percent,
     rate,
     short_count,
+    threads_text,
 )
 from finetune.reporting.text_comparison import TextComparison, describe_writer, sentences, text_table
 from finetune.run import RunDirectory
@@ -243,7 +247,7 @@ def render_card(
         "samples_looked_at": min(len(run.samples()), _MOST_SAMPLES),
         "sample_scores": scores.get("samples"),
         "beside": _beside_text(run),
-        "cost": scores.get("cost", {}),
+        "cost": Cost.read(scores.get("cost", {})),
         "environment": environment,
         "agreement": _agreement(run),
         "limits": _limits(recipe, account, splits),
@@ -256,6 +260,10 @@ def render_card(
         "count": lambda number: f"{number:,}",
         "short_count": short_count,
         "duration": duration,
+        "byte_size": byte_size,
+        "milliseconds": milliseconds,
+        "peak_memory": peak_memory,
+        "threads": threads_text,
         "rate": rate,
         "percent": percent,
         "quoted": lambda text: json.dumps(text, ensure_ascii=False),

@@ -65,8 +65,23 @@ class WithoutLeakedRows:
 
 
 @dataclass(frozen=True)
+class Latency:
+    """Milliseconds that one validation text takes by itself, from the text to its label: percentiles of `count`."""
+
+    p50: float
+    p95: float
+    count: int
+    threads: int
+    device: str
+
+
+@dataclass(frozen=True)
 class Cost:
-    """What a run took: times in seconds, sizes in bytes."""
+    """What a run took: times in seconds, sizes in bytes; None where a run says nothing, as those of earlier versions.
+
+    `model_bytes` is the weights and `disk_bytes` all of model/. `peak_memory_bytes` is the peak of the process by the
+    end of the run, which the run did not raise where it is no more than `peak_memory_before_bytes`.
+    """
 
     parameters: int | None
     trainable_parameters: int | None
@@ -74,6 +89,25 @@ class Cost:
     training_rows_per_second: float | None
     scoring_rows_per_second: float | None
     model_bytes: int | None
+    disk_bytes: int | None
+    latency_ms: Latency | None
+    peak_memory_bytes: int | None
+    peak_memory_before_bytes: int | None
+    peak_gpu_memory_bytes: int | None
+
+    @classmethod
+    def read(cls, raw: Mapping[str, Any]) -> Self:
+        """From the section `cost` of a scores.json, whichever version wrote it."""
+        known = {name: _finite(raw.get(name)) for name in cls.__dataclass_fields__}
+        if (latency := known["latency_ms"]) is not None:
+            known["latency_ms"] = Latency(**{name: latency[name] for name in Latency.__dataclass_fields__})
+        return cls(**known)
+
+    @property
+    def raised_peak_memory(self) -> bool:
+        """Whether the run took its process beyond what that had held before."""
+        before = self.peak_memory_before_bytes
+        return before is None or self.peak_memory_bytes is None or self.peak_memory_bytes > before
 
 
 @dataclass(frozen=True)
@@ -410,7 +444,6 @@ def _summarize(run: RunDirectory, name: str) -> RunSummary:
     recipe = run.recipe()
     scores = run.scores()
     test = scores["splits"]["test"]
-    cost = scores.get("cost", {})
     return RunSummary(
         name=name,
         path=printable(run.path.as_posix()),
@@ -427,7 +460,7 @@ def _summarize(run: RunDirectory, name: str) -> RunSummary:
         per_class={printable(label): _metrics(metrics) for label, metrics in test.get("per_class", {}).items()},
         confusion_matrix=tuple(tuple(row) for row in test.get("confusion_matrix", ())),
         without_leaked_rows=_without_leaked_rows(test.get("without_leaked_rows")),
-        cost=Cost(**{key: _finite(cost.get(key)) for key in Cost.__dataclass_fields__}),
+        cost=Cost.read(scores.get("cost", {})),
         curve=read_curve(run),
         environment=run.environment(),
         surety=_surety(test),

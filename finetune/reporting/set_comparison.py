@@ -16,6 +16,7 @@ import finetune
 from finetune.recipe import MajorityFloor, TfidfFloor
 from finetune.reporting import plots
 from finetune.reporting.comparison import (
+    Cost,
     Curve,
     DataSummary,
     Metric,
@@ -33,13 +34,16 @@ from finetune.reporting.tables import (
     Cell,
     Column,
     Table,
+    cost_blocks,
+    cost_notes,
+    cost_table,
     data_blocks,
     duration,
     escape_markdown,
     markdown_table,
     metric_cell,
+    parameters_cell,
     percent,
-    short_count,
 )
 from finetune.run import RunDirectory
 from finetune.significance import CONFIDENCE, SAMPLES, draw_rows, mcnemar
@@ -76,9 +80,7 @@ class SetRun:
     matches: ExactMatches | None
     per_class: Mapping[str, Mapping[str, Metric]]
     times_scored: int
-    parameters: int | None
-    trainable_parameters: int | None
-    training_seconds: float | None
+    cost: Cost
     curve: Curve
 
 
@@ -120,7 +122,7 @@ def read_set_comparison(directories: Sequence[RunDirectory], paths: Sequence[Pat
         for place, i in enumerate(order)
     ]
     return SetComparison(
-        format=1,
+        format=2,
         finetune_version=finetune.__version__,
         task="multi_label",
         labels=tuple(printable(label) for label in labels),
@@ -174,7 +176,7 @@ def _draws(counts: Sequence[NDArray[np.float64]]) -> dict[str, NDArray[np.float6
 def _summarize(run: RunDirectory, name: str, test: Mapping[str, Any], paired: _Paired) -> SetRun:
     from finetune.evaluation import label_sets
 
-    recipe, cost = run.recipe(), run.scores().get("cost", {})
+    recipe = run.recipe()
     metrics = {key: Metric(**values) for key, values in test["metrics"].items()}
     for key, drawn in paired.draws.items():
         metrics[key] = Metric.drawn(test["metrics"][key]["value"], drawn[:, paired.place])
@@ -197,9 +199,7 @@ def _summarize(run: RunDirectory, name: str, test: Mapping[str, Any], paired: _P
             for label, of_label in test["per_class"].items()
         },
         times_scored=test.get("times_scored", 1),
-        parameters=cost.get("parameters"),
-        trainable_parameters=cost.get("trainable_parameters"),
-        training_seconds=cost.get("training_seconds"),
+        cost=Cost.read(run.scores().get("cost", {})),
         curve=read_curve(run),
     )
 
@@ -275,8 +275,6 @@ def set_table(comparison: SetComparison) -> Table:
 
 def _row(run: SetRun) -> tuple[Cell, ...]:
     behind = Cell(NOTHING) if run.behind is None else _points(run.behind)
-    trained = run.trainable_parameters
-    partly = trained is not None and trained != run.parameters
     return (
         Cell(run.name),
         Cell(run.model, "(a floor)" if run.is_floor else ""),
@@ -286,8 +284,8 @@ def _row(run: SetRun) -> tuple[Cell, ...]:
         metric_cell(run.metrics["subset_accuracy"]),
         Cell(percent(run.metrics["mean_average_precision"].value)),
         Cell(percent(run.metrics["hamming_loss"].value)),
-        Cell(short_count(run.parameters), f"({short_count(trained)} trained)" if partly else ""),
-        Cell(duration(run.training_seconds)),
+        parameters_cell(run.cost),
+        Cell(duration(run.cost.training_seconds)),
     )
 
 
@@ -317,6 +315,7 @@ def set_markdown(comparison: SetComparison) -> str:
         "\n".join(f"- {escape_markdown(sentence)}" for sentence in set_sentences(comparison)),
         "## Labels",
         markdown_table(_labels_table(comparison)),
+        *cost_blocks(comparison.runs),
         *data_blocks(comparison.data, comparison.labels, comparison.test_count),
         f"Made by finetune {comparison.finetune_version}.",
     ]
@@ -333,6 +332,8 @@ def render_set_page(comparison: SetComparison) -> str:
         labels=_labels_table(comparison),
         sentences=set_sentences(comparison),
         data=data_parts(comparison.data, comparison.labels, comparison.test_count),
+        costs_table=cost_table(comparison.runs),
+        costs_notes=cost_notes(comparison.runs),
         curves=drawn_curves(
             [
                 ("Loss. Lines: training. Dotted, with points: validation.", plots.loss_plot(comparison.runs)),

@@ -4,17 +4,26 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from rich import box
 from rich.cells import cell_len
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from finetune.reporting.comparison import Comparison, Cost, DataSummary, Metric, RunSummary
+from finetune.reporting.comparison import Comparison, Cost, DataSummary, Latency, Metric, RunSummary
 from finetune.significance import CONFIDENCE
 
 NOTHING = "–"
+
+
+class Costed(Protocol):
+    """A run that says what it took."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def cost(self) -> Cost: ...
 
 
 @dataclass(frozen=True)
@@ -72,14 +81,23 @@ def interval_text(metric: Metric) -> str:
 
 def short_count(count: int | None) -> str:
     """A count in three digits or so: 950, "12.3 k", "1.2 M", "110 M"."""
+    return _in_three_digits(count, ("B", "M", "k"))
+
+
+def byte_size(count: int | None) -> str:
+    """Bytes in three digits or so, by thousands: "950 B", "12.3 kB", "1.2 MB", "1.4 GB"."""
+    return _in_three_digits(count, ("GB", "MB", "kB"), "B")
+
+
+def _in_three_digits(count: int | None, units: tuple[str, str, str], one: str = "") -> str:
     if count is None:
         return NOTHING
-    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+    for size, unit in zip((1e9, 1e6, 1e3), units, strict=True):
         # 999,950 shows as "1.0 M", not as "1000 k".
         if count >= size * 0.9995 and count >= 1000:
             scaled = count / size
             return f"{scaled:.0f} {unit}" if scaled >= 99.95 else f"{scaled:.1f} {unit}"
-    return str(count)
+    return f"{count} {one}".rstrip()
 
 
 def round_up(count: int) -> int:
@@ -108,6 +126,20 @@ def rate(rows_per_second: float | None) -> str:
     if rows_per_second is None:
         return NOTHING
     return f"{rows_per_second:,.0f}" if rows_per_second >= 9.95 else f"{rows_per_second:.1f}"
+
+
+def milliseconds(time: float | None) -> str:
+    """ "< 0.1 ms", "3.4 ms", "42 ms"."""
+    if time is None:
+        return NOTHING
+    if time < 9.95:
+        return "< 0.1 ms" if 0 <= time < 0.05 else f"{time:.1f} ms"
+    return f"{time:,.0f} ms"
+
+
+def peak_memory(cost: Cost) -> str:
+    """The memory at its peak, such as "1.4 GB"; "≤ 1.4 GB" of a run that came after others in its process."""
+    return f"{'' if cost.raised_peak_memory else '≤ '}{byte_size(cost.peak_memory_bytes)}"
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------
@@ -144,7 +176,7 @@ def _run_row(run: RunSummary, comparison: Comparison, with_leaks: bool, with_tes
         *([_behind_cell(run)] if with_tests else []),
         metric_cell(run.metrics.get("macro_f1")),
         *([_without_leaked_cell(run, comparison)] if with_leaks else []),
-        _parameters_cell(run.cost),
+        parameters_cell(run.cost),
         Cell(duration(run.cost.training_seconds)),
         Cell(rate(run.cost.training_rows_per_second)),
         Cell(rate(run.cost.scoring_rows_per_second)),
@@ -169,10 +201,69 @@ def _without_leaked_cell(run: RunSummary, comparison: Comparison) -> Cell:
     return Cell(NOTHING if leaked else "none leaked")
 
 
-def _parameters_cell(cost: Cost) -> Cell:
+def parameters_cell(cost: Cost) -> Cell:
     trained = cost.trainable_parameters
     partly = trained is not None and trained != cost.parameters
     return Cell(short_count(cost.parameters), f"({short_count(trained)} trained)" if partly else "")
+
+
+def cost_table(runs: Sequence[Costed]) -> Table:
+    """What each run costs: its size, its training, and what it takes to be used; columns that no run fills left out."""
+    columns = (
+        Column("Run", is_number=False),
+        Column("Parameters"),
+        Column("On disk"),
+        Column("Training time"),
+        Column("Training", "rows/s"),
+        Column("Scoring", "rows/s"),
+        Column("Latency", "median"),
+        Column("Latency", "95th percentile"),
+        Column("Peak memory"),
+        Column("Peak memory", "GPU"),
+    )
+    rows = [_cost_row(run) for run in runs]
+    filled = [i for i in range(len(columns)) if any(row[i].text != NOTHING for row in rows)]
+    return Table(tuple(columns[i] for i in filled), tuple(tuple(row[i] for i in filled) for row in rows))
+
+
+def _cost_row(run: Costed) -> tuple[Cell, ...]:
+    cost, latency = run.cost, run.cost.latency_ms
+    return (
+        Cell(run.name),
+        parameters_cell(cost),
+        Cell(byte_size(cost.disk_bytes)),
+        Cell(duration(cost.training_seconds)),
+        Cell(rate(cost.training_rows_per_second)),
+        Cell(rate(cost.scoring_rows_per_second)),
+        Cell(milliseconds(latency.p50), f"({latency.device}, {threads_text(latency)})") if latency else Cell(NOTHING),
+        Cell(milliseconds(latency.p95 if latency else None)),
+        Cell(peak_memory(cost)),
+        Cell(byte_size(cost.peak_gpu_memory_bytes)),
+    )
+
+
+def threads_text(latency: Latency) -> str:
+    """ "1 thread", "2 threads"."""
+    return f"{latency.threads} thread{'s' if latency.threads != 1 else ''}"
+
+
+def cost_notes(runs: Sequence[Costed]) -> list[str]:
+    """What the numbers of `cost_table` mean, one sentence each; nothing of numbers that no run has."""
+    notes = []
+    if any(run.cost.disk_bytes is not None for run in runs):
+        notes.append("On disk: all files of model/; floors keep none.")
+    counts = [run.cost.latency_ms.count for run in runs if run.cost.latency_ms is not None]
+    if counts:
+        texts = f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
+        notes.append(
+            "Latency: one validation text at a time, from the text to its label, by the process that trained, with the "
+            f"device and the threads named; {texts} texts, after warm-up."
+        )
+    if any(run.cost.peak_memory_bytes is not None for run in runs):
+        notes.append("Peak memory: the most that the process held by the end of the run, libraries and data included.")
+    if not all(run.cost.raised_peak_memory for run in runs):
+        notes.append("≤: its process had held that much before the run began.")
+    return notes
 
 
 def data_table(data: DataSummary, labels: Sequence[str]) -> Table:
@@ -250,11 +341,21 @@ def comparison_markdown(comparison: Comparison, sentences: Sequence[str]) -> str
         f"# Comparison of {len(comparison.runs)} runs",
         f"Scored on the same {comparison.test_count:,} test rows, {len(comparison.labels)} labels.",
         markdown_table(comparison_table(comparison)),
-        "\n".join(f"- {escape_markdown(sentence)}" for sentence in sentences),
+        _markdown_list(sentences),
+        *cost_blocks(comparison.runs),
         *data_blocks(comparison.data, comparison.labels, comparison.test_count),
         f"Made by finetune {comparison.finetune_version}.",
     ]
     return "\n\n".join(blocks) + "\n"
+
+
+def cost_blocks(runs: Sequence[Costed]) -> list[str]:
+    """The section on the costs of a Markdown document, block by block."""
+    return ["## Cost", markdown_table(cost_table(runs)), *filter(None, [_markdown_list(cost_notes(runs))])]
+
+
+def _markdown_list(sentences: Sequence[str]) -> str:
+    return "\n".join(f"- {escape_markdown(sentence)}" for sentence in sentences)
 
 
 def data_blocks(summaries: Sequence[DataSummary], labels: Sequence[str], test_count: int) -> list[str]:
@@ -265,7 +366,7 @@ def data_blocks(summaries: Sequence[DataSummary], labels: Sequence[str], test_co
         blocks += [
             f"Source: {escape_markdown(data_source(data) + of_runs)}",
             markdown_table(data_table(data, labels)),
-            "\n".join(f"- {escape_markdown(flaw)}" for flaw in data_flaws(data, test_count)),
+            _markdown_list(data_flaws(data, test_count)),
         ]
     return blocks
 

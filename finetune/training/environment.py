@@ -149,7 +149,7 @@ def describe(recipe: Recipe, accelerator: Accelerator, command: Sequence[str]) -
         "packages": {name: metadata.version(name) for name in _PACKAGES},
         "platform": platform.system(),
         "processor": platform.processor() or platform.machine(),
-        "device": _device_name(accelerator),
+        "device": device_name(accelerator),
         "threads": recipe.training.threads,
         "mixed_precision": recipe.training.mixed_precision,
         "world_size": accelerator.num_processes,
@@ -165,7 +165,8 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _device_name(accelerator: Accelerator) -> str:
+def device_name(accelerator: Accelerator) -> str:
+    """The name of a GPU; of anything else its kind, such as "cpu"."""
     if accelerator.device.type == "cuda":
         return torch.cuda.get_device_name(accelerator.device)
     return str(accelerator.device.type)

@@ -40,6 +40,7 @@ from finetune.models import (
     start_from_counts,
     start_from_vectors,
 )
+from finetune.predict import Classifier
 from finetune.probe import record_probe
 from finetune.progress import ProgressBar, say
 from finetune.recipe import (
@@ -69,6 +70,7 @@ from finetune.text import (
 )
 from finetune.training import environment
 from finetune.training.batches import Draw, EpochBatches
+from finetune.training.cost import begin_memory, describe_resources, floor_latency, model_latency
 from finetune.training.features import cut_frozen, with_features
 from finetune.training.log import TrainingLog
 from finetune.training.loop import Job, LoopState, fit, restore
@@ -95,6 +97,7 @@ def train(
     recipe = check_unchanged(recipe, run) if goes_on else environment.resolve(recipe)
     accelerator = environment.start_accelerator(recipe, run.tracking_directory)
     main = accelerator.is_main_process
+    peak_before = begin_memory(accelerator.device)
     check_processes(recipe, accelerator)
     with claim(run, accelerator, replaces=not resume, overwrite=overwrite):
         if goes_on and run.is_finished():
@@ -119,7 +122,7 @@ def train(
             run.write_json(run.data_file, {**splits.report, "tokenizer_sha256": vocabulary, "doctor": findings})
             run.write_json(run.environment_file, surroundings)
         if isinstance(recipe.model, MajorityFloor | TfidfFloor):
-            cost = _train_floor(recipe.model, recipe, splits, run)
+            cost = _train_floor(recipe.model, recipe, splits, run, main_process=main)
         elif isinstance(recipe.model, WordVectorModel):
             assert tokenizer is not None
             cost = train_word_vectors(recipe.model, tokenizer, recipe, splits, run, findings, goes_on=goes_on)
@@ -128,6 +131,7 @@ def train(
             assert tokenizer is not None
             cost = _train_model(model, tokenizer, recipe, splits, run, accelerator, goes_on=goes_on)
         if main:
+            cost |= describe_resources(run, accelerator.device, peak_before)
             run.write_json(run.scores_file, {**run.scores(), "cost": cost})
             run.write_json(run.environment_file, {**surroundings, "end": environment.now()})
             say(f"{recipe.name}: {_describe_result(recipe, run)} -> {run.path}")
@@ -169,7 +173,7 @@ def _start(
 
 
 def _train_floor(
-    model: MajorityFloor | TfidfFloor, recipe: Recipe, splits: Splits, run: RunDirectory
+    model: MajorityFloor | TfidfFloor, recipe: Recipe, splits: Splits, run: RunDirectory, *, main_process: bool
 ) -> dict[str, Any]:
     """Fit and score a floor; returns what it cost."""
     started = time.monotonic()
@@ -188,6 +192,7 @@ def _train_floor(
         "training_seconds": training_seconds,
         "training_rows_per_second": len(splits.train) / max(training_seconds, 1e-9),
         "scoring_rows_per_second": len(splits[_scored_splits(recipe)[-1]]) / max(scoring_seconds, 1e-9),
+        "latency_ms": floor_latency(floor, splits.validation) if main_process else None,
         "model_bytes": None,
     }
 
@@ -249,9 +254,14 @@ def _train_model(
         say(f"{recipe.name}: writing samples")
         found = write_samples(run, recipe, splits, raw_model, tokenizer)
         run.write_json(run.scores_file, {**run.scores(), "samples": found})
+    latency = None
     if main:
         # Accelerate has put autocast around the model; what is loaded from the files has none.
-        record_probe(run, accelerator.unwrap_model(model, keep_fp32_wrapper=False), tokenizer, recipe)
+        plain = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+        record_probe(run, plain, tokenizer, recipe)
+        if recipe.task in ("classify", "multi_label", "rate"):
+            classifier = Classifier(plain, tokenizer, recipe.text.max_length)
+            latency = model_latency(classifier, splits.validation, environment.device_name(accelerator))
     return {
         "parameters": _parameter_count(raw_model),
         "trainable_parameters": trainable,
@@ -260,6 +270,7 @@ def _train_model(
         "training_tokens_per_second": state.tokens / max(state.seconds, 1e-9),
         "training_tokens": state.tokens,
         "scoring_rows_per_second": len(splits[_scored_splits(recipe)[-1]]) / max(scoring_seconds, 1e-9),
+        "latency_ms": latency,
         "model_bytes": (run.model_directory / "model.safetensors").stat().st_size if main else None,
         "steps": state.step,
         "best_step": state.best_step,

@@ -47,6 +47,22 @@ ENVIRONMENT: dict[str, Any] = {
     "end": "2026-01-01T00:03:12+00:00",
 }
 
+COST: dict[str, Any] = {
+    "parameters": 1234567,
+    "trainable_parameters": 1234567,
+    "training_seconds": 192.0,
+    "training_rows_per_second": 2109.4,
+    "scoring_rows_per_second": 5210.0,
+    "model_bytes": 4938268,
+    "disk_bytes": 5_200_000,
+    "latency_ms": {"p50": 2.34, "p95": 12.6, "count": 100, "threads": 2, "device": "cpu"},
+    "peak_memory_bytes": 1_430_000_000,
+    "peak_memory_before_bytes": 600_000_000,
+    "peak_gpu_memory_bytes": None,
+}
+OF_EARLIER_VERSIONS = tuple(COST)[:6]
+"""What runs said of their cost before the rest was recorded."""
+
 MakeRun = Callable[..., RunDirectory]
 
 
@@ -100,6 +116,7 @@ def make_run(tmp_path: Path) -> MakeRun:
         test: Mapping[str, Any] | None = None,
         data: Mapping[str, Any] | None = None,
         environment: Mapping[str, Any] | None = None,
+        cost: Mapping[str, Any] | None = None,
         log: Sequence[Mapping[str, Any]] | None = None,
         at: Path | None = None,
     ) -> RunDirectory:
@@ -110,9 +127,8 @@ def make_run(tmp_path: Path) -> MakeRun:
         run.write_json(run.data_file, {**copy.deepcopy(DATA), "labels": list(labels), **(data or {})})
         scores = {
             "splits": {"test": {**scores_of_test(accuracy, labels, half, count), **(test or {})}},
-            "cost": {"parameters": 1234567, "trainable_parameters": 1234567, "training_seconds": 192.0,
-                     "training_rows_per_second": 2109.4, "scoring_rows_per_second": 5210.0, "model_bytes": 4938268},
-        }  # fmt: skip
+            "cost": COST if cost is None else dict(cost),
+        }
         run.write_json(run.scores_file, scores)
         is_floor = chosen["family"] in ("tfidf", "majority")
         records = (() if is_floor else training_log(300)) if log is None else log

@@ -62,6 +62,28 @@ def test_a_card_says_what_the_files_say(trained, family, tmp_path):
     assert "\n\n\n" not in text
 
 
+def test_a_card_says_what_the_run_costs_and_nothing_of_what_was_not_recorded(run):
+    scores = json.loads((run / "scores.json").read_text(encoding="utf-8"))
+    cost = scores["cost"]
+    assert main(["card", str(run)]) == 0
+    section = text_of(run).split("## Cost\n")[1].split("\n## ")[0]
+    assert f"| Model with its tokenizer, on disk | {cost['disk_bytes']:,} bytes |" in section
+    assert re.search(r"\| One text by itself, from text to label \| .* ms in the median, .* ms at the 95th ", section)
+    assert f"({cost['latency_ms']['count']} validation texts; cpu, 1 thread)" in section
+    assert re.search(r"\| Memory of the training process at its peak \| (≤ )?[\d.]+ [MG]B", section)
+    later = ("disk_bytes", "latency_ms", "peak_memory_bytes", "peak_memory_before_bytes", "peak_gpu_memory_bytes")
+    (run / "scores.json").write_text(
+        json.dumps({**scores, "cost": {name: value for name, value in cost.items() if name not in later}}),
+        encoding="utf-8",
+    )
+    assert main(["card", str(run)]) == 0
+    earlier = text_of(run).split("## Cost\n")[1].split("\n## ")[0]
+    assert "| Weights |" in earlier
+    assert "at its peak" not in earlier
+    assert "by itself" not in earlier
+    assert "\n\n|" not in earlier.strip().partition("\n")[2]
+
+
 def test_equal_files_give_an_equal_card(run):
     assert main(["card", str(run)]) == 0
     first = text_of(run)

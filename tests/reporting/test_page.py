@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from reporting.fake_runs import MakeRun
+from reporting.fake_runs import COST, OF_EARLIER_VERSIONS, MakeRun
 
 from finetune.reporting.compare import compare_runs
 from finetune.reporting.plots import smooth
@@ -97,7 +97,7 @@ def test_plots_hold_text_as_text_and_colours_as_variables(page: str) -> None:
 
 def test_every_table_has_a_caption_and_scoped_heads(page: str) -> None:
     tables = re.findall(r"<table.*?</table>", page, flags=re.DOTALL)
-    assert len(tables) == 7
+    assert len(tables) == 8
     for table in tables:
         assert "<caption>" in table
         assert re.findall(r"<th(?![a-z])(?![^>]*scope=)[^>]*>", table) == []
@@ -195,3 +195,17 @@ def test_how_sure_runs_are_stands_beside_how_right(make_run: MakeRun, tmp_path: 
     assert "bilstm 87.0 % [86.7, 87.3] in 3 min 12 s" in costs
     without = page_of([make_run("lstm", 0.87, model="gru"), make_run("tfidf", 0.86)], tmp_path / "none")
     assert "Calibration" not in without
+
+
+def test_what_each_costs_stands_below_the_plot_and_without_one(make_run: MakeRun, tmp_path: Path) -> None:
+    old = {name: COST[name] for name in OF_EARLIER_VERSIONS}
+    page = page_of([make_run("bilstm", 0.87), make_run("gru", 0.86, cost=old)], tmp_path / "out")
+    section = page.split('<h2 id="cost">')[1].split("<h2")[0]
+    assert section.index('class="plot"') < section.index("What each costs")
+    assert '2.3 ms <span class="detail">(cpu, 2 threads)</span>' in section
+    assert "5.2 MB" in section
+    page = page_of([make_run("lstm", 0.87, model="gru", cost={}), make_run("scratch", cost={})], tmp_path / "none")
+    section = page.split('<h2 id="cost">')[1].split("<h2")[0]
+    assert 'class="plot"' not in section
+    assert "What each costs" in section
+    Outline(page)

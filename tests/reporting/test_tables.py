@@ -4,18 +4,22 @@ import io
 from pathlib import Path
 
 import pytest
-from reporting.fake_runs import MODELS, MakeRun, interval
+from reporting.fake_runs import COST, MODELS, OF_EARLIER_VERSIONS, MakeRun, interval
 from rich.console import Console
 
 from finetune.recipe import parse_recipe
 from finetune.reporting.comparison import Comparison, Metric, describe_model, printable, read_comparison
 from finetune.reporting.tables import (
     Table,
+    byte_size,
     comparison_markdown,
     comparison_table,
+    cost_notes,
+    cost_table,
     duration,
     escape_markdown,
     interval_text,
+    milliseconds,
     rate,
     rich_table,
     short_count,
@@ -47,6 +51,12 @@ def test_numbers_as_text() -> None:
         "< 0.1 s", "0.4 s", "10 s", "59 s", "1 min 00 s", "3 min 12 s", "1 h 00 min", "2 h 05 min",
     ]  # fmt: skip
     assert [rate(value) for value in (None, 3.14, 9.96, 2109.4)] == ["–", "3.1", "10", "2,109"]
+    assert [byte_size(count) for count in (None, 950, 12345, 999_960, 21_750_987, 1_430_000_000)] == [
+        "–", "950 B", "12.3 kB", "1.0 MB", "21.8 MB", "1.4 GB",
+    ]  # fmt: skip
+    assert [milliseconds(time) for time in (None, 0.002, 2.34, 9.96, 1234.5)] == [
+        "–", "< 0.1 ms", "2.3 ms", "10 ms", "1,234 ms",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -98,6 +108,47 @@ def test_undefined_and_missing_numbers_are_a_dash(make_run: MakeRun) -> None:
     run.write_json(run.scores_file, {**scores, "cost": {"training_seconds": 3.0, "training_rows_per_second": None}})
     row = comparison_table(compared(run, make_run("gru", 0.7))).rows[0]
     assert [str(cell) for cell in row[3:8]] == ["–", "–", "3.0 s", "–", "–"]
+
+
+def test_what_each_costs_is_a_table_of_its_own(make_run: MakeRun) -> None:
+    floor = {**COST, "disk_bytes": None, "latency_ms": {**COST["latency_ms"], "threads": 1, "count": 38},
+             "peak_memory_bytes": 1_430_000_000, "peak_memory_before_bytes": 1_430_000_000}  # fmt: skip
+    old = {name: COST[name] for name in OF_EARLIER_VERSIONS}
+    runs = compared(make_run("bilstm", 0.9), make_run("tfidf", 0.8, cost=floor), make_run("gru", 0.7, cost=old)).runs
+    table = cost_table(runs)
+    assert [str(column) for column in table.columns] == [
+        "Run", "Parameters", "On disk", "Training time", "Training rows/s", "Scoring rows/s", "Latency median",
+        "Latency 95th percentile", "Peak memory",
+    ]  # fmt: skip
+    training = ["3 min 12 s", "2,109", "5,210"]
+    assert [[str(cell) for cell in row] for row in table.rows] == [
+        ["bilstm", "1.2 M", "5.2 MB", *training, "2.3 ms (cpu, 2 threads)", "13 ms", "1.4 GB"],
+        ["tfidf", "1.2 M", "–", *training, "2.3 ms (cpu, 1 thread)", "13 ms", "≤ 1.4 GB"],
+        ["gru", "1.2 M", "–", *training, "–", "–", "–"],
+    ]
+    notes = " ".join(cost_notes(runs))
+    assert "38 to 100 texts, after warm-up" in notes
+    assert "≤: its process had held that much before" in notes
+
+
+def test_columns_that_no_run_fills_are_left_out(make_run: MakeRun) -> None:
+    old = {name: COST[name] for name in OF_EARLIER_VERSIONS}
+    runs = compared(make_run("bilstm", cost=old), make_run("gru", 0.7, cost={})).runs
+    assert [column.title for column in cost_table(runs).columns] == [
+        "Run", "Parameters", "Training time", "Training", "Scoring",
+    ]  # fmt: skip
+    assert cost_notes(runs) == []
+    on_gpu = {**COST, "peak_gpu_memory_bytes": 8_000_000_000}
+    table = cost_table(compared(make_run("bert", cost=on_gpu), make_run("lstm", 0.7, model="gru")).runs)
+    assert [str(row[-1]) for row in table.rows] == ["8.0 GB", "–"]
+
+
+def test_readers_that_stop_at_the_first_heading_get_the_scores_alone(make_run: MakeRun) -> None:
+    text = comparison_markdown(compared(make_run("bilstm"), make_run("gru", 0.7)), ["bilstm wins."])
+    assert [line for line in text.splitlines() if line.startswith("## ")] == ["## Cost", "## Data"]
+    shown = text[text.index("| ") :].partition("\n## ")[0]  # as scripts/update_readme.py does
+    assert shown.count("| :--- |") == 1
+    assert "Peak memory" not in shown
 
 
 def test_trained_parameters_are_named_when_they_are_fewer(make_run: MakeRun) -> None:
