@@ -2,19 +2,16 @@
 
 import json
 import os
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
+from finetune.cell import train_cell
 from finetune.errors import UserError
-from finetune.progress import say
-from finetune.recipe import Recipe, last_part, load_recipe, read_yaml_file, with_values
+from finetune.recipe import Recipe, last_part, load_recipe, read_yaml_file
 from finetune.reporting.ablation import Gain, Variant, summarize_ablation, write_ablation
 from finetune.reporting.learning_curve import MEASURES
 from finetune.run import RunDirectory
-from finetune.training import train
 
 _NEEDED = {"recipe", "variants"}
 
@@ -139,12 +136,5 @@ def _check(variants: Sequence[tuple[Variant, Recipe]], seeds: int) -> None:
 
 
 def _train(recipe: Recipe, name: str, seed: int, output: Path, command: Sequence[str]) -> RunDirectory:
-    say(f"\n{name}")
-    named = recipe.model_copy(update={"name": name, "output_dir": str(output / "runs"), "seed": seed})
-    changes: dict[str, Mapping[str, Any]] = {}
-    if recipe.data.max_train_rows is not None:
-        changes["data"] = {"train_sample_seed": seed}
-    run = train(with_values(named, **changes), resume=True, command=command)
-    # A hundred runs keep their models; their optimizer states nobody needs any more, and they are ten times as large.
-    shutil.rmtree(run.checkpoints_directory, ignore_errors=True)
-    return run
+    sample = {"train_sample_seed": seed} if recipe.data.max_train_rows is not None else {}
+    return train_cell(recipe, name, seed, output, command, data=sample)

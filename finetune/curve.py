@@ -1,19 +1,17 @@
 """`curve`: recipes x training sizes x seeds, each tuned by the same small budget, as one table with intervals."""
 
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from finetune.cell import train_cell
 from finetune.data import load_splits
 from finetune.errors import UserError
 from finetune.predict import evaluate_split
-from finetune.progress import say
-from finetune.recipe import DecoderModel, EncoderModel, MajorityFloor, Recipe, RecurrentModel, TfidfFloor, with_values
+from finetune.recipe import DecoderModel, EncoderModel, MajorityFloor, Recipe, RecurrentModel, TfidfFloor
 from finetune.reporting.curve_page import write_curve
 from finetune.reporting.learning_curve import MEASURES, Cell, summarize_curve
 from finetune.run import RunDirectory
-from finetune.training import train
 
 FACTORS = (1 / 3, 1.0, 3.0)
 """What the tuned value of a recipe is multiplied by: three tries for each recipe and size."""
@@ -112,7 +110,6 @@ def _train(recipe: Recipe, size: int, seed: int, factor: float, output: Path, co
     """One run, its test split sealed; it goes on where it was stopped."""
     tuned = f"-x{factor:.2g}" if _is_tuned(recipe) else ""
     name = f"{recipe.name}-{size}-seed{seed}{tuned}"
-    say(f"\n{name}")
     changes: dict[str, Mapping[str, Any]] = {
         "data": {"max_train_rows": size, "train_sample_seed": seed},
         "evaluation": {"score_test": False},
@@ -120,11 +117,7 @@ def _train(recipe: Recipe, size: int, seed: int, factor: float, output: Path, co
     if tuned:
         section, field = _tuned(recipe)
         changes[section] = {field: _value(recipe) * factor}
-    named = recipe.model_copy(update={"name": name, "output_dir": str(output / "runs"), "seed": seed})
-    run = train(with_values(named, **changes), resume=True, command=command)
-    # A hundred runs keep their models; their optimizer states nobody needs any more, and they are ten times as large.
-    shutil.rmtree(run.checkpoints_directory, ignore_errors=True)
-    return run
+    return train_cell(recipe, name, seed, output, command, **changes)
 
 
 def _is_pretrained(recipe: Recipe) -> bool:

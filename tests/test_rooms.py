@@ -29,6 +29,7 @@ ROOMS = [
     "hub",
     "export",
     "quickstart",
+    "cell",
     "curve",
     "ablation",
     "inspection",

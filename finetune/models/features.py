@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.modeling_outputs import BaseModelOutputWithPooling, SequenceClassifierOutput
 
 from finetune.models.pooled import PooledEncoderForSequenceClassification
 
@@ -66,7 +66,7 @@ class FrozenEncoder(nn.Module):
         """The classifier's output for features (batch, hidden)."""
         model: Any = self._whole[0]
         if self.is_pooled:
-            return _Logits(model.classifier(model.dropout(features)))
+            return SequenceClassifierOutput(logits=model.classifier(model.dropout(features)))
         prefix = model.base_model_prefix
         encoder = getattr(model, prefix)
         self.remembered.features = features
@@ -74,7 +74,7 @@ class FrozenEncoder(nn.Module):
             setattr(model, prefix, self.remembered)
             # What the head asks of its inputs is their number of rows at most.
             ids = torch.zeros(features.shape[0], 1, dtype=torch.long, device=features.device)
-            return _Logits(model(input_ids=ids).logits)
+            return SequenceClassifierOutput(logits=model(input_ids=ids).logits)
         finally:
             setattr(model, prefix, encoder)
             self.remembered.features = None
@@ -94,13 +94,6 @@ class FrozenEncoder(nn.Module):
         if whole.shape != from_features.shape:
             return False
         return bool((whole - from_features).abs().max() <= _TOLERANCE * whole.abs().max().clamp(min=1.0))
-
-
-class _Logits:
-    """The part of a model's output that tasks look at."""
-
-    def __init__(self, logits: Tensor) -> None:
-        self.logits = logits
 
 
 def can_be_cut(model: PreTrainedModel) -> bool:
