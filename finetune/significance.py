@@ -5,7 +5,7 @@ so that what is hard about a row cancels out. Nothing here loads torch: comparin
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -123,20 +123,63 @@ def draw_rows(rows: int) -> Iterator[NDArray[np.int64]]:
 
 
 def bootstrap_seeds_and_rows(
-    sums: NDArray[np.float64], score: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+    sums: Sequence[NDArray[np.float64]] | NDArray[np.float64],
+    score: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    seeds_of: Sequence[Hashable] | None = None,
 ) -> NDArray[np.float64]:
-    """Mean scores where seeds are drawn anew, and rows: (models, seeds, rows, columns) -> (samples, models).
+    """Mean scores where seeds are drawn anew, and rows: of each model (seeds, rows, columns) -> (samples, models).
 
     `score` makes a score of sums over rows, (..., columns) -> (...). Seeds and rows are two sources of chance: a model
-    trained again would be another, and so would its test rows. All models share both draws, so that the differences of
-    two columns are paired.
+    trained again would be another, and so would its test rows. All models share the draws of rows, and those whose
+    `seeds_of` are equal share the draws of seeds, so that the differences of two columns are paired; by default those
+    with equally many seeds do. Seeds that have nothing to do with each other are better drawn apart: paired by their
+    places alone, a few of them cancel out by chance.
+
+    Owen 2007, "The pigeonhole bootstrap": of many seeds the interval errs on the side of caution, for chance that is a
+    seed's and a row's together counts thrice. Of S seeds the part of the seeds is too narrow by √((S − 1) / S).
     """
     generator = np.random.default_rng(0)
-    models, seeds, rows, _ = sums.shape
-    by_column = np.ascontiguousarray(sums.swapaxes(2, 3))  # several times as fast
-    draws = np.empty((SAMPLES, models))
+    keys: list[Hashable] = [len(of_model) for of_model in sums] if seeds_of is None else list(seeds_of)
+    places = {key: [i for i, other in enumerate(keys) if other == key] for key in keys}
+    # (models with the same seeds, seeds, columns, rows): columns before rows is several times as fast.
+    by_column = {key: np.ascontiguousarray(np.stack([sums[i] for i in places[key]]).swapaxes(2, 3)) for key in places}
+    counts = {key: of_models.shape[1] for key, of_models in by_column.items()}
+    rows = sums[0].shape[1]
+    draws = np.empty((SAMPLES, len(sums)))
     for sample in range(SAMPLES):
-        of_seeds = np.bincount(generator.integers(0, seeds, seeds), minlength=seeds) / seeds
+        of_seeds = {
+            key: np.bincount(generator.integers(0, seeds, seeds), minlength=seeds) / seeds
+            for key, seeds in counts.items()
+        }
         of_rows = np.bincount(generator.integers(0, rows, rows), minlength=rows).astype(np.float64)
-        draws[sample] = score(by_column @ of_rows) @ of_seeds
+        for key, of_models in by_column.items():
+            draws[sample, places[key]] = score(of_models @ of_rows) @ of_seeds[key]
     return draws
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How much a mean over seeds would move, in its own unit; None where one seed cannot say.
+
+    `deviation` is the standard deviation over the seeds. `of_seeds` is the mean's standard error for other seeds on
+    these rows, `of_rows` that for other rows with these seeds.
+    """
+
+    deviation: float | None
+    of_seeds: float | None
+    of_rows: float
+
+
+def spread_over_seeds(values: NDArray[np.float64]) -> Spread:
+    """The two sources of chance in the mean of `values`, (seeds, rows), kept apart.
+
+    Seeds and rows are crossed, so the mean's variance is the sum of both squares less what is a seed's and a row's
+    together, which stands in either (Searle, Casella & McCulloch 1992, "Variance Components", ch. 4; Cameron, Gelbach &
+    Miller 2011, "Robust inference with multiway clustering").
+    """
+    seeds, rows = values.shape
+    of_rows = float(values.mean(axis=0).std(ddof=1)) / math.sqrt(rows) if rows > 1 else 0.0
+    if seeds == 1:
+        return Spread(None, None, of_rows)
+    deviation = float(values.mean(axis=1).std(ddof=1))
+    return Spread(deviation, deviation / math.sqrt(seeds), of_rows)

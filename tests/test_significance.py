@@ -7,6 +7,7 @@ from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
+from finetune import significance
 from finetune.significance import (
     bootstrap_seeds_and_rows,
     compare_pairs,
@@ -15,6 +16,7 @@ from finetune.significance import (
     mcnemar,
     percentile_interval,
     rows_to_tell_apart,
+    spread_over_seeds,
     wilson_interval,
 )
 
@@ -135,3 +137,79 @@ def test_seeds_widen_the_interval_and_models_share_the_draws():
     one = drawn(base[None, 1:2])
     widths = [np.subtract(*np.quantile(column, [0.975, 0.025])) for column in (draws[:, 0], one[:, 0])]
     assert widths[0] > 1.5 * widths[1]
+
+
+def right_rows(generator, seeds, rows, mean, *, of_seeds=0.08, of_rows=0.1):
+    """Which rows each seed has right, (seeds, rows): some seeds are better than others, and `rows` (n,) easier."""
+    chance = mean + of_seeds * generator.uniform(-1, 1, (seeds, 1)) + of_rows * rows
+    return (generator.random(chance.shape) < chance).astype(float)
+
+
+def bootstrapped(models, seeds_of=None):
+    return bootstrap_seeds_and_rows(
+        [model[..., None] for model in models], lambda sums: sums[..., 0] / models[0].shape[1], seeds_of
+    )
+
+
+def test_equally_many_seeds_are_drawn_as_ever():
+    generator = np.random.default_rng(2)
+    sums = generator.random((2, 3, 50, 2))
+    draws = bootstrap_seeds_and_rows(sums, lambda sums: sums[..., 0] / sums[..., 1])
+    same = np.random.default_rng(0)
+    for draw in draws[:20]:
+        seeds, rows = same.integers(0, 3, 3), same.integers(0, 50, 50)
+        drawn = sums[:, seeds][:, :, rows].sum(axis=2)
+        assert draw == pytest.approx((drawn[..., 0] / drawn[..., 1]).mean(axis=1), abs=1e-12)
+
+
+def test_models_share_draws_of_the_seeds_that_they_share():
+    generator = np.random.default_rng(3)
+    model, other = (right_rows(generator, 3, np.zeros(300), 0.7, of_seeds=0) for _ in range(2))
+    longer = np.concatenate([model, other])
+    shared = bootstrapped([model, longer, model])
+    assert np.array_equal(shared[:, 0], shared[:, 2])
+    apart = bootstrapped([model, longer, model], ["one", "both", "other"])
+    # They still share the rows.
+    assert 0.1 < np.corrcoef(apart[:, 0], apart[:, 2])[0, 1] < 0.99
+    with pytest.raises(ValueError, match="same shape"):
+        bootstrapped([model, longer], ["one", "one"])
+
+
+def test_intervals_over_unequal_numbers_of_seeds_cover_as_often_as_they_say(monkeypatch):
+    monkeypatch.setattr(significance, "SAMPLES", 200)
+    generator = np.random.default_rng(4)
+    simulations = 200
+    mean, gap = 0, 0
+    for _ in range(simulations):
+        easy = np.where(generator.random(600) < 0.75, 1, -3)  # what is hard is so for every seed
+        models = [
+            right_rows(generator, seeds, easy, share, of_seeds=0.05, of_rows=0.2)
+            for seeds, share in ((30, 0.75), (20, 0.7))
+        ]
+        draws = bootstrapped(models)
+        for_mean, for_gap = (percentile_interval(0, of_draws) for of_draws in (draws[:, 0], draws[:, 0] - draws[:, 1]))
+        mean += for_mean.low <= 0.75 <= for_mean.high
+        gap += for_gap.low <= 0.05 <= for_gap.high
+    # 200 of them: two standard errors are 3 points. Of differences, in which the rows cancel out, they are cautious.
+    assert 0.92 <= mean / simulations <= 0.98
+    assert 0.92 <= gap / simulations <= 0.995
+
+
+def test_the_parts_of_seeds_and_of_rows_are_what_a_mean_moves_by():
+    generator = np.random.default_rng(5)
+    easy = generator.uniform(-1, 1, 400)
+    other_seeds = [right_rows(generator, 6, easy, 0.7) for _ in range(2000)]
+    found = [spread_over_seeds(values) for values in other_seeds]
+    moved = np.std([values.mean() for values in other_seeds])
+    assert np.sqrt(np.mean([spread.of_seeds**2 for spread in found])) == pytest.approx(moved, rel=0.05)
+    seeds = generator.uniform(-1, 1, (6, 1))
+    means, of_rows = [], []
+    for _ in range(2000):
+        chance = 0.7 + 0.08 * seeds + 0.1 * generator.uniform(-1, 1, 400)
+        values = (generator.random(chance.shape) < chance).astype(float)
+        means.append(values.mean())
+        of_rows.append(spread_over_seeds(values).of_rows)
+    assert np.sqrt(np.mean(np.square(of_rows))) == pytest.approx(np.std(means), rel=0.05)
+    one = spread_over_seeds(other_seeds[0][:1])
+    assert one.deviation is None
+    assert one.of_seeds is None

@@ -435,7 +435,8 @@ def _beside(paths: Sequence[Path]) -> dict[str, Any]:
     elif isinstance(comparison, SetComparison):
         table, words = set_table(comparison), set_sentences(comparison)
     else:
-        table, words = comparison_table(comparison), list(describe_findings(comparison).sentences)
+        findings = describe_findings(comparison)
+        table, words = comparison_table(comparison), [*findings.sentences, *findings.over_seeds]
     return {
         "columns": [[column.title, column.detail, column.is_number] for column in table.columns],
         "rows": [[[cell.text, cell.detail] for cell in row] for row in table.rows],

@@ -1,7 +1,6 @@
 """Compare runs: read the run directories, then write comparison.json, comparison.md and index.html."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from finetune.errors import UserError
@@ -58,8 +57,8 @@ def render_comparison(comparison: AnyComparison) -> dict[str, str]:
         }
     findings = describe_findings(comparison)
     return {
-        DATA_FILE: comparison.to_json(asdict(findings)),
-        MARKDOWN_FILE: comparison_markdown(comparison, findings.sentences),
+        DATA_FILE: comparison.to_json(findings.by_part()),
+        MARKDOWN_FILE: comparison_markdown(comparison, findings.sentences, findings.over_seeds),
         PAGE_FILE: render_page(comparison, findings),
     }
 

@@ -26,6 +26,7 @@ from finetune.recipe import (
     TfidfFloor,
     WordVectorModel,
 )
+from finetune.reporting.seeds import OverSeeds, summarize_seeds
 from finetune.run import RunDirectory, open_run
 from finetune.significance import PairedTest, compare_pairs, percentile_interval
 
@@ -217,10 +218,14 @@ class Comparison:
     test_rows_fingerprint: str
     data: tuple[DataSummary, ...]
     runs: tuple[RunSummary, ...]
+    over_seeds: OverSeeds | None = None
+    """None where no recipe has several seeds."""
 
     def to_json(self, findings: Mapping[str, Sequence[str]]) -> str:
         """The comparison and its findings as JSON; equal comparisons give equal text."""
         content = {**asdict(self), "findings": findings}
+        if self.over_seeds is None:
+            del content["over_seeds"]
         return json.dumps(content, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
 
 
@@ -239,7 +244,8 @@ def read_comparison(paths: Sequence[Path]) -> Comparison:
     scores = scores_on_the_same_rows(directories, _label_scores)
     names = display_names(paths)
     runs = [_summarize(run, name) for run, name in zip(directories, names, strict=True)]
-    data = group_data({name: run.data() for run, name in zip(directories, names, strict=True)})
+    accounts = {name: run.data() for run, name in zip(directories, names, strict=True)}
+    recipes = {name: run.recipe() for run, name in zip(directories, names, strict=True)}
     # A run that was pushed may have come without its predictions.
     correct = {
         name: correct_rows(run)
@@ -252,8 +258,9 @@ def read_comparison(paths: Sequence[Path]) -> Comparison:
         labels=tuple(printable(label) for label in scores[0]["labels"]),
         test_count=scores[0]["count"],
         test_rows_fingerprint=scores[0]["rows_fingerprint"],
-        data=data,
+        data=group_data(accounts),
         runs=_with_tests(sorted(runs, key=_best_first), correct),
+        over_seeds=summarize_seeds(recipes, accounts, correct),
     )
 
 

@@ -1,24 +1,35 @@
 """A comparison -> words: what its numbers allow one to say, and what they do not."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from finetune.reporting.comparison import Comparison, RunSummary
-from finetune.reporting.tables import interval_text, percent, round_up
+from finetune.reporting.seeds import FEW_SEEDS, OverSeeds, RecipeOverSeeds
+from finetune.reporting.tables import interval_cell, interval_text, percent, round_up
 from finetune.significance import PairedTest, rows_to_tell_apart
 
 
 @dataclass(frozen=True)
 class Findings:
-    """Plain sentences: who is first, how each other run stands to it, and what to keep in mind."""
+    """Plain sentences: who is first, how each other run stands to it, and what to keep in mind.
+
+    `over_seeds` says the like of recipes; nothing where none has several seeds.
+    """
 
     verdict: tuple[str, ...]
     against_best: tuple[str, ...]
     cautions: tuple[str, ...]
+    over_seeds: tuple[str, ...]
 
     @property
     def sentences(self) -> tuple[str, ...]:
+        """Those on the runs."""
         return (*self.verdict, *self.against_best, *self.cautions)
+
+    def by_part(self) -> dict[str, tuple[str, ...]]:
+        """All of them for comparison.json."""
+        parts = asdict(self)
+        return parts if self.over_seeds else {name: parts[name] for name in parts if name != "over_seeds"}
 
 
 def describe_findings(comparison: Comparison) -> Findings:
@@ -30,7 +41,8 @@ def describe_findings(comparison: Comparison) -> Findings:
         verdict = _verdict(leaders, comparison)
         tested = sum(run.paired is not None for run in comparison.runs)
         against_best = [_against_best(leaders[0], run, tested) for run in comparison.runs[1:]]
-    return Findings(tuple(verdict), tuple(against_best), tuple(_cautions(comparison)))
+    over_seeds = [] if comparison.over_seeds is None else _describe_seeds(comparison.over_seeds)
+    return Findings(tuple(verdict), tuple(against_best), tuple(_cautions(comparison)), tuple(over_seeds))
 
 
 def listed(names: Sequence[str]) -> str:
@@ -59,11 +71,7 @@ def _against_best(best: RunSummary, run: RunSummary, tested: int) -> str:
     if best.accuracy.value is None or run.accuracy.value is None:
         return f"{name} has no test accuracy."
     gap = 100 * (best.accuracy.value - run.accuracy.value)
-    if gap == 0:
-        standing = f"{name} has the same accuracy as {best.name}"
-    else:
-        points = f"{gap:.1f}" if gap >= 0.05 else f"{gap:.2f}" if gap >= 0.005 else "less than 0.01"
-        standing = f"{name} is {points} points below {best.name}"
+    standing = f"{name} is {_points(gap)} below {best.name}" if gap else f"{name} has the same accuracy as {best.name}"
     if run.paired is not None:
         return f"{standing}{_told_by_test(best, run, run.paired, tested)}"
     match best.accuracy.overlaps(run.accuracy):
@@ -73,6 +81,10 @@ def _against_best(best: RunSummary, run: RunSummary, tested: int) -> str:
             return f"{standing}; the intervals do not overlap."
         case None:
             return f"{standing}; one of them has no interval, so nothing more can be said."
+
+
+def _points(gap: float) -> str:
+    return f"{f'{gap:.1f}' if gap >= 0.05 else f'{gap:.2f}' if gap >= 0.005 else 'less than 0.01'} points"
 
 
 def _told_by_test(best: RunSummary, run: RunSummary, test: PairedTest, tested: int) -> str:
@@ -98,12 +110,78 @@ def _told_by_test(best: RunSummary, run: RunSummary, test: PairedTest, tested: i
     return f"{said}; these {test.rows:,} rows do not tell them apart, {more}."
 
 
+def _describe_seeds(over_seeds: OverSeeds) -> list[str]:
+    """Which recipe is ahead over its seeds, how each other stands to it, and what the numbers are."""
+    best, *others = over_seeds.recipes
+    leaders = [recipe for recipe in over_seeds.recipes if recipe.accuracy.value == best.accuracy.value]
+    if len(leaders) == 1:
+        score = interval_cell(best.accuracy)
+        lead = f"Over seeds, {_kind(best)} has the highest mean test accuracy: {score}."
+    else:
+        names = listed([_kind(recipe) for recipe in leaders])
+        lead = f"Over seeds, {names} share the highest mean test accuracy: {percent(best.accuracy.value)}."
+    if not others:
+        lead = f"Over seeds, {_kind(best)} has a mean test accuracy of {interval_cell(best.accuracy)}."
+    level = percent(over_seeds.confidence_level, 0)
+    paired = ", paired where two recipes are compared, and not corrected for their number" if others else ""
+    return [
+        lead,
+        *(_against_best_recipe(best, recipe) for recipe in others),
+        f"These intervals ({level}) are by {over_seeds.bootstrap_samples:,} draws of seeds and of rows{paired}; those "
+        "of single runs are of rows alone. The standard errors keep the two apart: how much the mean would move with "
+        "other seeds on these rows, and with other rows under these seeds.",
+    ]
+
+
+def _kind(recipe: RecipeOverSeeds) -> str:
+    """ "lstm (3 seeds)"."""
+    floor = "a floor, " if recipe.is_floor else ""
+    return f"{recipe.name} ({floor}{_seeds(len(recipe.runs))})"
+
+
+def _seeds(count: int) -> str:
+    return "1 seed" if count == 1 else f"{count} seeds"
+
+
+def _against_best_recipe(best: RecipeOverSeeds, recipe: RecipeOverSeeds) -> str:
+    if recipe.behind is None:
+        raise ValueError(f"{recipe.name} was not compared with {best.name}")
+    low, high = (100 * end for end in (recipe.behind.low, recipe.behind.high))
+    gap = 100 * recipe.behind.value
+    standing = f"is {_points(gap)} below" if gap else "has the same mean accuracy as"
+    told = "which tells them apart" if recipe.is_told_apart() else "which does not tell them apart"
+    return f"{_kind(recipe)} {standing} {best.name} [{low:.1f}, {high:.1f}], {told}."
+
+
+def _cautions_on_seeds(over_seeds: OverSeeds | None) -> list[str]:
+    """What intervals leave out of seeds, and where there are too few of them."""
+    said = "reflect the test rows only, not training seeds: the same recipe with another seed may score differently."
+    if over_seeds is None:
+        return [f"The intervals {said}"]
+    drawn = [recipe for recipe in over_seeds.recipes if recipe.is_drawn]
+    alone = [*(recipe.name for recipe in drawn if len(recipe.runs) == 1), *over_seeds.left_out]
+    few = [f"{recipe.name} has {_seeds(len(recipe.runs))}" for recipe in drawn if len(recipe.runs) < FEW_SEEDS]
+    sentences = [f"The intervals of {listed(alone)} {said}"] if alone else []
+    if few:
+        sentences.append(
+            f"One or two seeds say little about seeds, and an interval drawn from so few is too narrow: {listed(few)}."
+        )
+    if over_seeds.left_out:
+        sentences.append(
+            f"Without predictions of the test rows, not counted over seeds: {listed(over_seeds.left_out)}."
+        )
+    if over_seeds.repeated:
+        sentences.append(
+            f"With the recipe and the seed of another run, not counted over seeds: {listed(over_seeds.repeated)}."
+        )
+    return sentences
+
+
 def _cautions(comparison: Comparison) -> list[str]:
     best = comparison.runs[0].accuracy
     overlap = any(best.overlaps(run.accuracy) for run in comparison.runs[1:] if run.paired is None)
     return [
-        "The intervals reflect the test rows only, not training seeds: the same recipe with another seed may score "
-        "differently.",
+        *_cautions_on_seeds(comparison.over_seeds),
         *(
             [
                 "Overlap is a cautious reading: the runs were scored on the same rows, and a paired test can tell runs "

@@ -25,6 +25,7 @@ from finetune.reporting.tables import (
     data_table,
     metric_cell,
     percent,
+    seeds_table,
 )
 
 MOST_MATRIX_LABELS = 12
@@ -101,6 +102,7 @@ def render_page(comparison: Comparison, findings: Findings) -> str:
         comparison=comparison,
         findings=findings,
         table=comparison_table(comparison),
+        over_seeds=None if comparison.over_seeds is None else seeds_table(comparison.over_seeds),
         data=data_parts(comparison.data, comparison.labels, comparison.test_count),
         # Marked as safe: the SVG is made here, and names in it are escaped.
         forest=Markup(plots.forest_plot(comparison)),

@@ -12,9 +12,12 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from finetune.reporting.comparison import Comparison, Cost, DataSummary, Latency, Metric, RunSummary
-from finetune.significance import CONFIDENCE
+from finetune.reporting.seeds import OverSeeds, RecipeOverSeeds
+from finetune.significance import CONFIDENCE, Interval
 
 NOTHING = "–"
+LISTED_SEEDS = 5
+"""Of more the table says only how many they are."""
 
 
 class Costed(Protocol):
@@ -71,7 +74,12 @@ def metric_cell(metric: Metric | None) -> Cell:
         return Cell(NOTHING)
     if metric.low is None or metric.high is None:
         return Cell(percent(metric.value))
-    return Cell(percent(metric.value), f"[{100 * metric.low:.1f}, {100 * metric.high:.1f}]")
+    return interval_cell(Interval(metric.value, metric.low, metric.high))
+
+
+def interval_cell(interval: Interval) -> Cell:
+    """ "86.9 %" and "[86.6, 87.2]"."""
+    return Cell(percent(interval.value), f"[{100 * interval.low:.1f}, {100 * interval.high:.1f}]")
 
 
 def interval_text(metric: Metric) -> str:
@@ -186,12 +194,44 @@ def _run_row(run: RunSummary, comparison: Comparison, with_leaks: bool, with_tes
 
 def _behind_cell(run: RunSummary) -> Cell:
     """How many points the best run is ahead, on the same rows, and whether that is told apart from nothing."""
-    if run.paired is None:
-        return Cell(NOTHING)
-    value, low, high = (100 * end for end in (run.paired.difference.value, run.paired.difference.low,
-                                              run.paired.difference.high))  # fmt: skip
-    apart = "" if run.paired.is_told_apart() else ", not told apart"
-    return Cell(f"{value:.1f}", f"[{low:.1f}, {high:.1f}]{apart}")
+    return Cell(NOTHING) if run.paired is None else _points_cell(run.paired.difference, run.paired.is_told_apart())
+
+
+def seeds_table(over_seeds: OverSeeds) -> Table:
+    """One row per recipe, the highest mean accuracy first."""
+    with_best = len(over_seeds.recipes) > 1
+    detail = f"[{percent(over_seeds.confidence_level, 0)} interval]"
+    columns = [
+        Column("Recipe", is_number=False),
+        Column("Seeds"),
+        Column("Mean test accuracy", detail),
+        *([Column("Below the best", detail)] if with_best else []),
+        Column("Standard deviation", "over seeds, points"),
+        Column("Standard error", "of seeds, points"),
+        Column("Standard error", "of rows, points"),
+    ]
+    return Table(tuple(columns), tuple(_seeds_row(recipe, with_best) for recipe in over_seeds.recipes))
+
+
+def _seeds_row(recipe: RecipeOverSeeds, with_best: bool) -> tuple[Cell, ...]:
+    behind, seeds = Cell(NOTHING), ", ".join(map(str, recipe.seeds))
+    if recipe.behind is not None:
+        behind = _points_cell(recipe.behind, recipe.is_told_apart())
+    return (
+        Cell(recipe.name, "(a floor)" if recipe.is_floor else ""),
+        Cell(str(len(recipe.seeds)), f"({seeds})" if len(recipe.seeds) <= LISTED_SEEDS else ""),
+        interval_cell(recipe.accuracy),
+        *([behind] if with_best else []),
+        *(
+            Cell(NOTHING if value is None else f"{100 * value:.2f}")
+            for value in (recipe.spread.deviation, recipe.spread.of_seeds, recipe.spread.of_rows)
+        ),
+    )
+
+
+def _points_cell(difference: Interval, is_told_apart: bool) -> Cell:
+    value, low, high = (100 * end for end in (difference.value, difference.low, difference.high))
+    return Cell(f"{value:.1f}", f"[{low:.1f}, {high:.1f}]{'' if is_told_apart else ', not told apart'}")
 
 
 def _without_leaked_cell(run: RunSummary, comparison: Comparison) -> Cell:
@@ -335,13 +375,18 @@ def markdown_table(table: Table) -> str:
     )
 
 
-def comparison_markdown(comparison: Comparison, sentences: Sequence[str]) -> str:
-    """The table, the words and the data as a Markdown document."""
+def comparison_markdown(comparison: Comparison, sentences: Sequence[str], over_seeds: Sequence[str] = ()) -> str:
+    """The tables, their words and the data as a Markdown document."""
     blocks = [
         f"# Comparison of {len(comparison.runs)} runs",
         f"Scored on the same {comparison.test_count:,} test rows, {len(comparison.labels)} labels.",
         markdown_table(comparison_table(comparison)),
-        _markdown_list(sentences),
+        _bullets(sentences),
+        *(
+            ["## Over seeds", markdown_table(seeds_table(comparison.over_seeds)), _bullets(over_seeds)]
+            if comparison.over_seeds is not None
+            else []
+        ),
         *cost_blocks(comparison.runs),
         *data_blocks(comparison.data, comparison.labels, comparison.test_count),
         f"Made by finetune {comparison.finetune_version}.",
@@ -351,10 +396,10 @@ def comparison_markdown(comparison: Comparison, sentences: Sequence[str]) -> str
 
 def cost_blocks(runs: Sequence[Costed]) -> list[str]:
     """The section on the costs of a Markdown document, block by block."""
-    return ["## Cost", markdown_table(cost_table(runs)), *filter(None, [_markdown_list(cost_notes(runs))])]
+    return ["## Cost", markdown_table(cost_table(runs)), *filter(None, [_bullets(cost_notes(runs))])]
 
 
-def _markdown_list(sentences: Sequence[str]) -> str:
+def _bullets(sentences: Sequence[str]) -> str:
     return "\n".join(f"- {escape_markdown(sentence)}" for sentence in sentences)
 
 
@@ -366,7 +411,7 @@ def data_blocks(summaries: Sequence[DataSummary], labels: Sequence[str], test_co
         blocks += [
             f"Source: {escape_markdown(data_source(data) + of_runs)}",
             markdown_table(data_table(data, labels)),
-            _markdown_list(data_flaws(data, test_count)),
+            _bullets(data_flaws(data, test_count)),
         ]
     return blocks
 

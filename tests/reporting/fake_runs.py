@@ -3,10 +3,13 @@
 import copy
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+import random
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from finetune.recipe import parse_recipe
@@ -101,6 +104,18 @@ def training_log(steps: int) -> list[dict[str, Any]]:
     return records
 
 
+def with_predictions(run: RunDirectory, wrong: Container[int], count: int = 1000) -> RunDirectory:
+    """The run, wrong in the rows `wrong`; its rows stand in an order of their own."""
+    order = random.Random(run.name).sample(range(count), count)
+    references = ["positive" if row % 3 else "negative" for row in order]
+    other = {"positive": "negative", "negative": "positive"}
+    predicted = [other[label] if row in wrong else label for row, label in zip(order, references, strict=True)]
+    columns = {"id": [f"test-{row:05d}" for row in order], "reference": references, "predicted": predicted}
+    run.predictions_file("test").parent.mkdir()
+    pq.write_table(pa.table(columns), run.predictions_file("test"))
+    return run
+
+
 @pytest.fixture
 def make_run(tmp_path: Path) -> MakeRun:
     """`make_run("bilstm", 0.87, test={...}, data={...})`: a run of that name, with parts of its files replaced."""
@@ -110,6 +125,7 @@ def make_run(tmp_path: Path) -> MakeRun:
         accuracy: float | None = 0.87,
         *,
         model: str | Mapping[str, Any] | None = None,
+        seed: int = 42,
         labels: Sequence[str] = ("negative", "positive"),
         half: float = 0.003,
         count: int = 49997,
@@ -122,7 +138,8 @@ def make_run(tmp_path: Path) -> MakeRun:
     ) -> RunDirectory:
         run = create_run(at or tmp_path / "runs" / name)
         chosen = MODELS[name if model is None else model] if not isinstance(model, Mapping) else dict(model)
-        run.write_recipe(parse_recipe({"name": "recipe", "data": {"train_file": "x.csv"}, "model": chosen}))
+        recipe = {"name": "recipe", "seed": seed, "data": {"train_file": "x.csv"}, "model": chosen}
+        run.write_recipe(parse_recipe(recipe))
         run.write_json(run.environment_file, {**ENVIRONMENT, **(environment or {})})
         run.write_json(run.data_file, {**copy.deepcopy(DATA), "labels": list(labels), **(data or {})})
         scores = {

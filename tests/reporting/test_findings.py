@@ -1,13 +1,10 @@
 """The words: who is first, what overlaps, and what a reader has to keep in mind."""
 
-import random
 import re
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from reporting.fake_runs import DATA, MakeRun, interval
+from reporting.fake_runs import DATA, MakeRun, interval, with_predictions
 
 from finetune.reporting.comparison import Metric, read_comparison
 from finetune.reporting.findings import Findings, describe_findings, listed
@@ -133,18 +130,6 @@ def test_leaked_rows_that_differ_between_runs(make_run: MakeRun) -> None:
 
 def test_lists_of_names() -> None:
     assert [listed(names) for names in (["a"], ["a", "b"], ["a", "b", "c"])] == ["a", "a and b", "a, b and c"]
-
-
-def with_predictions(run: RunDirectory, wrong: range, count: int = 1000) -> RunDirectory:
-    """The run, wrong in the rows `wrong`; its rows stand in an order of their own."""
-    order = random.Random(run.name).sample(range(count), count)
-    references = ["positive" if row % 3 else "negative" for row in order]
-    other = {"positive": "negative", "negative": "positive"}
-    predicted = [other[label] if row in wrong else label for row, label in zip(order, references, strict=True)]
-    columns = {"id": [f"test-{row:05d}" for row in order], "reference": references, "predicted": predicted}
-    run.predictions_file("test").parent.mkdir()
-    pq.write_table(pa.table(columns), run.predictions_file("test"))
-    return run
 
 
 def test_runs_are_told_apart_row_by_row(make_run: MakeRun) -> None:
