@@ -31,11 +31,11 @@ from reviews import small_recipe, write_ratings
 
 from finetune.attribution import Attribution, TokenAttribution
 from finetune.demo import app, build_app, launch
-from finetune.demo.answers import BUTTON_NOISES, TEXT_LIMIT, TEXTS
+from finetune.demo.answers import BUTTON_NOISES, TEXT_LIMIT, TEXTS, record_note
 from finetune.demo.batch import ROWS
 from finetune.demo.fence import KEPT_SECONDS, UPLOAD_BYTES, sweep
 from finetune.demo.markup import Cell, evidence_html, table_html
-from finetune.demo.models import Lazy, Prediction, models_of, predict_one
+from finetune.demo.models import Lazy, Prediction, TrackRecord, models_of, predict_one
 from finetune.demo.reports import framed
 from finetune.demo.words import EXAMPLES, PAGE, SENTENCES, preferred_language
 from finetune.errors import UserError
@@ -173,6 +173,30 @@ def test_a_text_is_judged_as_the_classifier_does(client, models):
     assert at_once[0]["model"] == "lstm"
 
 
+def test_the_page_says_how_often_the_model_was_right_when_as_sure(models, tmp_path):
+    run = RunDirectory(shutil.copytree(models["rnn"], tmp_path / "runs" / "rnn"))
+    scores = run.scores()
+    bins = [
+        {"low": 0.5, "high": 0.6, "confidence": 0.57, "accuracy": 0.75, "count": 40},
+        {"low": 0.6, "high": 0.7, "confidence": 0.66, "accuracy": 1.0, "count": 3},
+    ]
+    scores["splits"]["test"]["reliability"] = bins
+    run.scores_file.write_text(json.dumps(scores), encoding="utf-8")
+    (predictor,) = models_of([str(run.path)])[0].values()
+
+    def said(sure, **others):
+        prediction = Prediction({"good": sure, "bad": 1 - sure}, None, 1.0, 0.0, 3, False, **others)
+        return record_note(predictor.record_of(prediction), SENTENCE)
+
+    assert said(0.6) == "Where it was about as sure (50% to 60%), it was right on 75% of 40 test rows."
+    assert said(0.65) == ""  # three rows say nothing
+    assert said(0.95) == ""
+    assert said(0.6, neutral="between") == said(0.6, gives_several=True) == ""
+    del scores["splits"]["test"]
+    run.scores_file.write_text(json.dumps(scores), encoding="utf-8")
+    assert models_of([str(run.path)])[0]["rnn"].records == ()
+
+
 def test_a_rater_gives_its_number(client, models):
     answer = client.predict("정말 재미있다", model="rater", api_name="/predict")
     assert answer["rating"] == pytest.approx(load_classifier(models["rater"]).classify(["정말 재미있다"])[0, 0])
@@ -228,7 +252,8 @@ def test_the_page_is_answered_like_a_program(client, page):
     label, note, evidence = as_the_page(page, "show_prediction", SCRIPT, "rnn", "en")
     assert label["label"] == answer["label"]
     assert {one["label"]: one["confidence"] for one in label["confidences"]} == pytest.approx(answer["probabilities"])
-    assert note == answer["note"]
+    record = answer["track_record"]
+    assert note == f"{answer['note']} {record_note(record and TrackRecord(**record), SENTENCE)}".strip()
     assert "<script>" not in evidence["value"]
     assert SCRIPT in html.unescape(re.sub(r"<[^>]*>", "", evidence["value"]))
     rating = client.predict("재미있다", model="rater", api_name="/predict")["rating"]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.attribution import Attribution, attribute
-from finetune.demo.models import Lazy, Prediction, Predictor, Writer, predict_one
+from finetune.demo.models import Lazy, Prediction, Predictor, TrackRecord, Writer, predict_one
 from finetune.demo.words import Sentences
 from finetune.errors import UserError
 from finetune.predict import Classifier
@@ -374,6 +374,13 @@ def _note(prediction: Prediction, words: Sentences) -> str:
     if prediction.is_cut:
         notes.append(words.cut.format(tokens=prediction.tokens))
     return " ".join(notes)
+
+
+def record_note(record: TrackRecord | None, words: Sentences) -> str:
+    """How often the model was right when it was as sure; nothing where that is not known."""
+    if record is None:
+        return ""
+    return words.record.format(low=record.low, high=record.high, right=record.right, rows=record.rows)
 
 
 def _verdict(rows: Sequence[Row], words: Sentences) -> list[str]:

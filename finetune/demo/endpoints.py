@@ -1,6 +1,7 @@
 """The page's answers for programs: JSON in and out, checked alike, and in the page's queue."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import gradio as gr
@@ -20,10 +21,12 @@ def add_endpoints(answers: Answers) -> None:
         """The label of a text with the probability of each label, or its rating, by one model (the first by default).
 
         Returns the model's name, label, probabilities, rating, milliseconds, and a note, empty unless the model read
-        little of the text. Where a text may have several labels, they are a list, labels, and label is null.
+        little of the text. Where a text may have several labels, they are a list, labels, and label is null. The track
+        record says on how many test rows the model was about as sure (low, high), and how often it was right there.
         """
         with sentences(request) as words:
             name, said, note = answers.predict(text, model, words)
+            record = answers.predictor(model, words).record_of(said)
             return {
                 "model": name,
                 **_labels_of(said),
@@ -31,6 +34,7 @@ def add_endpoints(answers: Answers) -> None:
                 "rating": said.rating,
                 "milliseconds": said.milliseconds,
                 "note": note,
+                "track_record": None if record is None else asdict(record),
             }
 
     def explain(text: str, request: gr.Request, model: str = "") -> dict[str, Any]:

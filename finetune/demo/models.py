@@ -19,9 +19,11 @@ from finetune.generate import Generator, load_generator
 from finetune.models import writes_text
 from finetune.predict import Classifier, load_classifier
 from finetune.recipe import MajorityFloor, TfidfFloor, local_name
-from finetune.run import run_of
+from finetune.run import RunDirectory, run_of
 
 Loaded = TypeVar("Loaded")
+_FEW_ROWS = 10
+"""Test rows that say nothing yet about how often a model is right."""
 
 
 class Lazy(Generic[Loaded]):
@@ -44,11 +46,31 @@ class Lazy(Generic[Loaded]):
 
 
 @dataclass(frozen=True)
+class TrackRecord:
+    """How often a model was right on the test rows where its confidence lay from `low` to `high`."""
+
+    low: float
+    high: float
+    right: float
+    rows: int
+
+
+@dataclass(frozen=True)
 class Predictor:
     """A classifier or rater under the name that the page shows."""
 
     name: str
     classifier: Lazy[Classifier]
+    records: tuple[TrackRecord, ...] = ()
+    """By confidence, of a run that gives one of several labels and was scored on its test rows."""
+
+    def record_of(self, prediction: "Prediction") -> TrackRecord | None:
+        """What its test rows say of an answer that is as sure as this one; None where they say too little."""
+        if prediction.label is None or prediction.neutral is not None or prediction.gives_several:
+            return None
+        sure = prediction.probabilities[prediction.label]
+        found = [record for record in self.records if record.low < sure <= record.high]
+        return found[0] if found and found[0].rows >= _FEW_ROWS else None
 
 
 @dataclass(frozen=True)
@@ -124,7 +146,7 @@ def models_of(names: Sequence[str]) -> tuple[dict[str, Predictor], dict[str, Wri
             run.trained_model()  # an unfinished run has none yet: better said now than in the page
         writes = writes_text(name) if run is None else run.recipe().task == "generate"
         if not writes:
-            predictors[shown] = Predictor(shown, Lazy(partial(_ready_classifier, name)))
+            predictors[shown] = Predictor(shown, Lazy(partial(_ready_classifier, name)), _track_records(run))
         elif run is None:
             chats = _has_chat_template(name)
             writers[shown] = Writer(shown, Lazy(partial(_ready_generator, name, chats)), chats=chats)
@@ -198,6 +220,14 @@ def _ready_classifier(name: str) -> Classifier:
     classifier = load_classifier(name)
     predict_one(classifier, ".")  # what only the first text has to wait for is over before any time is taken
     return classifier
+
+
+def _track_records(run: RunDirectory | None) -> tuple[TrackRecord, ...]:
+    """None of a model without a run, of a run of an earlier version, or of one whose test rows are sealed."""
+    found = {} if run is None else run.scores()["splits"].get("test", {})
+    return tuple(
+        TrackRecord(bin_["low"], bin_["high"], bin_["accuracy"], bin_["count"]) for bin_ in found.get("reliability", [])
+    )
 
 
 def _has_chat_template(name: str) -> bool:

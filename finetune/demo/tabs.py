@@ -23,6 +23,7 @@ from finetune.demo.answers import (
     changed_mind,
     checked_history,
     checked_text,
+    record_note,
 )
 from finetune.demo.batch import KINDS, Labelled, columns_of, label_file
 from finetune.demo.flags import Flags
@@ -65,6 +66,8 @@ def sentiment_tab(answers: Answers, flags: Flags | None) -> None:
     ) -> Iterator[tuple[Any, str, Any]]:
         with sentences(request, language) as words:
             _, said, noted = answers.predict(text, model, words)
+            record = record_note(answers.predictor(model, words).record_of(said), words)
+            noted = f"{noted} {record}".strip()
             shown: Any = said.probabilities or f"{said.rating:.2f}"
             yield shown, noted, gr.update(visible=False)
             if not said.tokens:

@@ -132,9 +132,18 @@ def test_its_curves_are_what_the_files_say(block, model):
     assert shown.strip() == curve_markdown(json.loads(account.read_text(encoding="utf-8"))).strip()
 
 
-def test_its_table_of_word_vectors_is_what_the_file_says():
-    account = embedded_model("embedded:mini-bert-ko") / "pretraining" / "ablation-vectors.json"
-    begin, end = "<!-- word-vectors: written by scripts/update_readme.py -->", "<!-- end of word-vectors -->"
+@pytest.mark.parametrize(
+    ("block", "data"),
+    [
+        ("word-vectors", "vectors"),
+        ("ways", "nsmc"),
+        ("ways-encoder-reviews", "encoder-reviews-ko"),
+        ("ways-from-scratch-reviews", "from-scratch-reviews-ko"),
+    ],
+)
+def test_its_tables_of_variants_are_what_the_files_say(block, data):
+    account = embedded_model("embedded:mini-bert-ko") / "pretraining" / f"ablation-{data}.json"
+    begin, end = f"<!-- {block}: written by scripts/update_readme.py -->", f"<!-- end of {block} -->"
     shown = README.split(begin)[1].split(end)[0]
     assert shown.strip() == ablation_markdown(json.loads(account.read_text(encoding="utf-8"))).strip()
 
