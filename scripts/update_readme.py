@@ -7,6 +7,11 @@ python scripts/update_readme.py nsmc reports/nsmc/comparison.md
 python scripts/update_readme.py curve finetune/models/embedded/mini-bert-ko/pretraining/curve-nsmc.json
 python scripts/update_readme.py curve-writers finetune/models/embedded/mini-gpt-ko/pretraining/curve-nsmc.json
 python scripts/update_readme.py word-vectors finetune/models/embedded/mini-bert-ko/pretraining/ablation-vectors.json
+python scripts/update_readme.py ways finetune/models/embedded/mini-bert-ko/pretraining/ablation-nsmc.json
+python scripts/update_readme.py ways-encoder-reviews \
+    finetune/models/embedded/mini-bert-ko/pretraining/ablation-encoder-reviews-ko.json
+python scripts/update_readme.py ways-from-scratch-reviews \
+    finetune/models/embedded/mini-bert-ko/pretraining/ablation-from-scratch-reviews-ko.json
 python scripts/update_readme.py wikitext runs/wikitext2-lstm
 """
 
