@@ -536,8 +536,10 @@ def _inspect(options: argparse.Namespace, _: Sequence[str]) -> None:
     _quiet_libraries()
     from finetune.inspection import inspect_runs
 
-    page = inspect_runs([Path(run) for run in options.runs], Path(options.output), rows=options.rows, seed=options.seed)
-    print(page.read_text(encoding="utf-8"))
+    said, page = inspect_runs(
+        [Path(run) for run in options.runs], Path(options.output), rows=options.rows, seed=options.seed
+    )
+    print("\n".join([*said, f"Report: {page}"]))
 
 
 def _curve(options: argparse.Namespace, rest: Sequence[str]) -> None:

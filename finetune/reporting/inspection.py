@@ -1,108 +1,235 @@
-"""What `inspect` found -> JSON and Markdown; it shows texts of the data, and so stays where it is made."""
+"""What `inspect` found -> JSON, Markdown and a page; they show texts of the data, and so stay where they are made."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from finetune.reporting.tables import escape_markdown, shortened
+from markupsafe import Markup
 
+from finetune.reporting import plots
+from finetune.reporting.findings import listed
+from finetune.reporting.inspection_plots import Mark, MarkedSlice, slice_plot
+from finetune.reporting.page import LineKey, page_template
+from finetune.reporting.tables import Cell, Column, Table, escape_markdown, markdown_table, percent, shortened
+from finetune.run import RunDirectory
+
+DATA_FILE, MARKDOWN_FILE, PAGE_FILE = "inspection.json", "inspection.md", "inspection.html"
+INTERVALS = (
+    "Accuracy in percent with Wilson's 95 % intervals; drops are in points, with paired intervals. Of many intervals "
+    "one in twenty misses its value."
+)
+FEW_ROWS = 10
+"""A slice with fewer rows is in the table and not in the plot."""
 _WIDTH = 120
-"""Columns of a text that are shown."""
+"""Columns of a text that are shown in Markdown."""
+
+Content = Mapping[str, Any]
 
 
-def write_inspection(content: Mapping[str, Any], output: Path) -> Path:
-    """Write inspection.json and inspection.md; returns the path of the latter."""
-    output.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(content, ensure_ascii=False, indent=2) + "\n"
-    (output / "inspection.json").write_text(text, encoding="utf-8")
-    page = output / "inspection.md"
-    page.write_text(inspection_markdown(content), encoding="utf-8")
+def write_inspection(content: Content, output: Path) -> Path:
+    """Write the JSON, the Markdown and the page; returns the path of the page."""
+    directory, page = RunDirectory(output), output / PAGE_FILE
+    directory.write_json(output / DATA_FILE, content)
+    directory.write_text(output / MARKDOWN_FILE, inspection_markdown(content))
+    directory.write_text(page, inspection_page(content))
     return page
 
 
-def inspection_markdown(content: Mapping[str, Any]) -> str:
-    """Slices, noise, and the rows behind them."""
-    names: Sequence[str] = content["runs"]
-    lines = [
-        f"# Where {len(names)} run(s) are right, on {content['test_rows']:,} test rows",
-        "",
-        "Accuracy in percent with Wilson's 95 % intervals; drops are in points, with paired intervals.",
-        "",
-        "## By length and by label",
-        "",
-        *_table(["Slice", "Rows", *names], [_slice_row(_length(part), part, names) for part in content["lengths"]]),
-        "",
-        *_table(["Label", "Rows", *names], [_slice_row(part["label"], part, names) for part in content["by_label"]]),
-        "",
-        "## Under noise",
-        "",
-        f"Of {content['noise_rows']:,} test rows, those that each kind changes (seed {content['seed']}); beside each "
-        "accuracy stands its drop against the same rows as they are.",
-        "",
-        *_table(["Noise", "Rows", *names], [_noise_row(part, names) for part in content["noise"]]),
-        "",
-        *(f"- {part['noise']}: {_cut(part['example'])}" for part in content["noise"]),
-    ]
-    for name, rows in content["mistakes"].items():
-        lines += ["", f"## The surest mistakes of {escape_markdown(name)}", ""]
-        cells = [
-            [row["id"], row["reference"], f"{row['predicted']} {row['probability']:.3f}", row["text"]] for row in rows
-        ]
-        lines += _table(["Row", "Reference", "Given", "Text"], cells, numbers=0)
-    if content["disagreements"]:
-        first, second = names[:2]
-        lines += ["", f"## Where {escape_markdown(first)} and {escape_markdown(second)} differ", ""]
-        lines += _table(
-            ["Row", "Reference", first, second, "Text"],
-            [
-                [row["id"], row["reference"], row["predicted"][first], row["predicted"][second], row["text"]]
-                for row in content["disagreements"]
-            ],
-            numbers=0,
-        )
-    if content["suspects"]:
-        lines += ["", "## Labels that may be wrong", "", "All runs give another label, and the same."]
-        lines += ["", *_table(
-            ["Row", "Reference", "Given by all", "Text"],
-            [[row["id"], row["reference"], row["given"], row["text"]] for row in content["suspects"]],
-            numbers=0,
-        )]  # fmt: skip
-    return "\n".join([*lines, ""])
+# --- words ------------------------------------------------------------------------------------------------------------
 
 
-def _length(part: Mapping[str, Any]) -> str:
+def sentences(content: Content) -> list[str]:
+    """How often each run is right, and what noise costs it; what to look at."""
+    said = []
+    for name in content["runs"]:
+        costs = [
+            (part["runs"][name]["drop"]["value"], part) for part in content["noise"]
+            if part["runs"][name]["drop"]["low"] > 0
+        ]  # fmt: skip
+        begin = f"{name} has {_interval(content['accuracy'][name])} of {content['test_rows']:,} test rows right"
+        if costs:
+            _, worst = max(costs, key=lambda cost: cost[0])
+            drop = worst["runs"][name]["drop"]
+            said.append(f"{begin}; {worst['noise']} costs it most, {_points(drop)} points where it changes a row.")
+        else:
+            said.append(f"{begin}; these rows tell no noise apart from none.")
+    return said
+
+
+def _interval(share: Mapping[str, float]) -> str:
+    return str(_share_cell(share))
+
+
+def _points(difference: Mapping[str, float]) -> str:
+    value, low, high = (round(100 * difference[end], 1) + 0.0 for end in ("value", "low", "high"))
+    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def _share_cell(share: Mapping[str, float]) -> Cell:
+    return Cell(percent(share["value"]), f"[{100 * share['low']:.1f}, {100 * share['high']:.1f}]")
+
+
+def length_title(part: Content) -> str:
+    """ "12 to 20 characters"."""
     if part["to"] is None:
         return f"{part['from']} characters and more"
     return f"{part['from']} to {part['to']} characters"
 
 
-def _slice_row(title: str, part: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    return [title, f"{part['rows']:,}", *(_percent(part["accuracy"][name]) for name in names)]
+def _label_title(part: Content) -> str:
+    return str(part["label"])
 
 
-def _noise_row(part: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    return [
-        part["noise"],
-        f"{part['rows']:,}",
-        *(f"{_percent(part['runs'][name]['accuracy'])}; drop {_percent(part['runs'][name]['drop'])}" for name in names),
+def slice_table(parts: Sequence[Content], title: str, of: Callable[[Content], str], names: Sequence[str]) -> Table:
+    """A row for each slice, a column for each run."""
+    columns = (Column(title, is_number=False), Column("Rows"), *(Column(name) for name in names))
+    rows = tuple(
+        (Cell(of(part)), Cell(f"{part['rows']:,}"), *(_share_cell(part["accuracy"][name]) for name in names))
+        for part in parts
+    )
+    return Table(columns, rows)
+
+
+def noise_table(content: Content) -> Table:
+    """A row for each kind of noise, and for each run the accuracy under it and the drop."""
+    names = content["runs"]
+    columns = [Column("Noise", is_number=False), Column("Rows")]
+    columns += [column for name in names for column in (Column(name), Column("Drop", "points"))]
+    rows = []
+    for part in content["noise"]:
+        of_runs = [part["runs"][name] for name in names]
+        cells = list[Cell]()
+        for of in of_runs:
+            cells += [_share_cell(of["accuracy"]), Cell(*_points(of["drop"]).split(" ", 1))]
+        rows.append((Cell(part["noise"]), Cell(f"{part['rows']:,}"), *cells))
+    return Table(tuple(columns), tuple(rows))
+
+
+# --- Markdown ---------------------------------------------------------------------------------------------------------
+
+
+def inspection_markdown(content: Content) -> str:
+    """Slices, noise, and the rows behind them."""
+    names: Sequence[str] = content["runs"]
+    blocks = [
+        f"# {heading(content)}",
+        "\n".join(f"- {escape_markdown(sentence)}" for sentence in sentences(content)),
+        INTERVALS,
+        "## By length and by label",
+        markdown_table(slice_table(content["lengths"], "Length", length_title, names)),
+        markdown_table(slice_table(content["by_label"], "Label", _label_title, names)),
+        "## Under noise",
+        noise_words(content),
+        markdown_table(noise_table(content)),
+        "\n".join(f"- {escape_markdown(part['noise'] + ': ' + _cut(part['example']))}" for part in content["noise"]),
     ]
+    for name, rows in content["mistakes"].items():
+        blocks.append(f"## The surest mistakes of {escape_markdown(name)}")
+        blocks.append(
+            _text_table(
+                ["Row", "Reference", "Given", "Text"],
+                [[row["id"], row["reference"], f"{row['predicted']} {row['probability']:.3f}", row["text"]]
+                 for row in rows],
+            )
+        )  # fmt: skip
+    if content["disagreements"]:
+        first, second = names[:2]
+        blocks.append(f"## Where {escape_markdown(first)} and {escape_markdown(second)} differ")
+        blocks.append(
+            _text_table(
+                ["Row", "Reference", first, second, "Text"],
+                [[row["id"], row["reference"], row["predicted"][first], row["predicted"][second], row["text"]]
+                 for row in content["disagreements"]],
+            )
+        )  # fmt: skip
+    if content["suspects"]:
+        blocks += ["## Labels that may be wrong", SUSPECTS]
+        blocks.append(
+            _text_table(
+                ["Row", "Reference", "Given by all", "Text"],
+                [[row["id"], row["reference"], row["given"], row["text"]] for row in content["suspects"]],
+            )
+        )
+    return "\n\n".join(blocks) + "\n"
 
 
-def _percent(interval: Mapping[str, float]) -> str:
-    value, low, high = (100 * interval[end] for end in ("value", "low", "high"))
-    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
+SUSPECTS = "All runs give another label, and the same."
+
+
+def heading(content: Content) -> str:
+    """The title of the report."""
+    return f"Where {listed(content['runs'])} {'are' if len(content['runs']) > 1 else 'is'} right, and where not"
+
+
+def noise_words(content: Content) -> str:
+    """Which rows noise was put into."""
+    return (
+        f"Of {content['noise_rows']:,} test rows, those that each kind changes (seed {content['seed']}); the drop is "
+        "against the same rows as they are."
+    )
 
 
 def _cut(text: str) -> str:
-    return escape_markdown(shortened(" ".join(text.split()), _WIDTH))
+    return shortened(" ".join(text.split()), _WIDTH)
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], numbers: int = 1) -> list[str]:
-    """GitHub's Markdown; with `numbers` all columns but the first are flush right."""
-    rules = [":---", *("---:" if numbers else ":---" for _ in heads[1:])]
+def _text_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    columns = tuple(Column(head, is_number=False) for head in heads)
+    return markdown_table(Table(columns, tuple(tuple(Cell(_cut(text)) for text in row) for row in rows)))
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+
+def inspection_page(content: Content) -> str:
+    """The page as HTML text; every name, label and text in it is escaped."""
+    names: Sequence[str] = content["runs"]
+    return page_template("inspection.html.j2").render(
+        content=content,
+        heading=heading(content),
+        sentences=sentences(content),
+        intervals=INTERVALS,
+        noise_words=noise_words(content),
+        keys={name: LineKey(name, f"var(--series-{i % plots.SERIES + 1})", "") for i, name in enumerate(names)},
+        lengths=slice_table(content["lengths"], "Length", length_title, names),
+        by_label=slice_table(content["by_label"], "Label", _label_title, names),
+        noise=noise_table(content),
+        # Marked as safe: the SVG is made here, and names in it are escaped.
+        length_plot=Markup(_length_plot(content)) if _enough(content["lengths"]) else None,
+        noise_plot=Markup(_noise_plot(content)) if _enough(content["noise"]) else None,
+        few=FEW_ROWS,
+        suspects=SUSPECTS,
+    )
+
+
+def _marks(content: Content, shares: Mapping[str, Mapping[str, float]], against: Mapping[str, float]) -> list[Mark]:
     return [
-        f"| {' | '.join(escape_markdown(head) for head in heads)} |",
-        f"| {' | '.join(rules)} |",
-        *(f"| {' | '.join(_cut(cell) for cell in row)} |" for row in rows),
+        Mark(i, name, name in content["floors"], share["value"], share["low"], share["high"], against.get(name))
+        for i, name in enumerate(content["runs"])
+        if (share := shares[name])
     ]
+
+
+def _enough(parts: Sequence[Content]) -> list[Content]:
+    """Those with enough rows for a plot: the interval of a few spans all of it."""
+    return [part for part in parts if part["rows"] >= FEW_ROWS]
+
+
+def _length_plot(content: Content) -> str:
+    slices = [
+        MarkedSlice(length_title(part), part["rows"], _marks(content, part["accuracy"], {}))
+        for part in _enough(content["lengths"])
+    ]
+    return slice_plot(slices, "lengths", "Accuracy by length")
+
+
+def _noise_plot(content: Content) -> str:
+    slices = []
+    for part in _enough(content["noise"]):
+        shares = {name: of["accuracy"] for name, of in part["runs"].items()}
+        clean = {name: of["clean"]["value"] for name, of in part["runs"].items()}
+        slices.append(MarkedSlice(part["noise"], part["rows"], _marks(content, shares, clean)))
+    return slice_plot(slices, "noise", "Accuracy under noise, and on the same rows as they are")

@@ -1,15 +1,18 @@
 """`finetune inspect`: slices add up, noise costs what it costs, and the rows behind are the right ones."""
 
 import json
+import re
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from command_line import fails
+from reporting.test_page import Outline
 from reviews import review_rows, small_recipe, write_csv, write_ratings
 
 from finetune.cli import main
 from finetune.predict import load_classifier
+from finetune.reporting.inspection import inspection_markdown, inspection_page
 from finetune.text.noise import noisy
 from finetune.training import train
 
@@ -90,9 +93,35 @@ def test_mistakes_are_the_surest_and_wrong_labels_are_suspected(found, said):
 
 def test_the_page_shows_all_of_it(folder, found):
     page = (folder / "found" / "inspection.md").read_text(encoding="utf-8")
-    assert "| Noise | Rows | lstm | tfidf |" in page
+    assert "| Noise | Rows | lstm | Drop points | tfidf | Drop points |" in page
     assert "## Labels that may be wrong" in page
     assert found["suspects"][0]["text"] in page
+
+
+def test_the_html_page_is_whole_escaped_and_alone(folder, found):
+    page = (folder / "found" / "inspection.html").read_text(encoding="utf-8")
+    outline = Outline(page)
+    assert len(outline.ids) == len(set(outline.ids))
+    assert set(outline.references) <= set(outline.ids)
+    assert re.findall(r"https?://|<script|<link|<img|@import|url\((?!#)", page) == []
+    assert found["mistakes"]["lstm"][0]["text"] in page
+    assert outline.tags.count("figure") == 2
+    assert "Accuracy under noise, and on the same rows as they are" in page
+    hostile = "</p><img src=x onerror=alert(1)>\"'"
+    for rows in (*found["mistakes"].values(), found["disagreements"], found["suspects"]):
+        rows[0].update(text=hostile, id=hostile, reference=hostile)
+    found["by_label"][0]["label"] = found["noise"][0]["noise"] = hostile
+    assert "<img" not in inspection_page(found)
+    assert "<img" not in inspection_markdown(found)
+
+
+def test_it_says_how_right_each_run_is_and_where_the_page_lies(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    assert main(["inspect", "runs/tfidf", "--output", "alone", "--rows", "20"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert re.match(r"tfidf has [\d.]+ % \[.*\] of 200 test rows right; ", printed[0])
+    assert printed[-1] == "Report: alone/inspection.html"
+    assert "differ" not in (folder / "alone" / "inspection.html").read_text(encoding="utf-8")
 
 
 def test_it_leaves_the_count_of_looks_alone(folder):
