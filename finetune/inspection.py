@@ -1,5 +1,6 @@
 """`inspect`: where runs are right and where not: by length, by label, under noise, and the rows behind it."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from finetune import __version__
 from finetune.data import Splits, load_splits
-from finetune.data.splits import column, id_array, label_array
+from finetune.data.splits import column, further_column, id_array, label_array
 from finetune.errors import UserError
 from finetune.models import Floor
 from finetune.predict import Classifier, load_classifier
@@ -20,11 +21,13 @@ from finetune.recipe import MajorityFloor, TfidfFloor
 from finetune.reporting.comparison import display_names, refuse_repeats
 from finetune.reporting.inspection import sentences, write_inspection
 from finetune.run import RunDirectory, open_run
-from finetune.significance import difference_interval, wilson_interval
+from finetune.significance import difference_interval, unpaired_difference, wilson_interval
 from finetune.text.noise import NOISES, noisy
 
 _LISTED = 20
 """Rows of each kind that are shown."""
+_VALUES = 20
+"""Of a column, the most that are shown: those with the most rows."""
 _LENGTHS = 3
 """Slices by length, with about as many rows each."""
 
@@ -64,15 +67,18 @@ class _Inspected:
         return self.model.outputs(texts) if isinstance(self.model, Floor) else self.model.classify(texts)
 
 
-def inspect_runs(paths: Sequence[Path], output: Path, *, rows: int = 2000, seed: int = 0) -> tuple[list[str], Path]:
+def inspect_runs(
+    paths: Sequence[Path], output: Path, *, rows: int = 2000, seed: int = 0, by: Sequence[str] = ()
+) -> tuple[list[str], Path]:
     """Write inspection.json, inspection.md and inspection.html; returns what they say in sentences, and the page.
 
-    Slices by length and label are of the runs' own predictions. Under noise `rows` of the test rows (all, if there are
-    no more) are labelled anew, each kind on those that it changes; that is no further look at the test split as it is,
-    but it is one at its rows: choose no model by it.
+    Slices by length, by label and `by` columns of the first run's data are of the runs' own predictions. Under noise
+    `rows` of the test rows (all, if there are no more) are labelled anew, each kind on those that it changes; that is
+    no further look at the test split as it is, but it is one at its rows: choose no model by it.
 
     Raises:
-        UserError: runs that do not classify, lack predictions, or were scored on other rows than their data give now.
+        UserError: runs that do not classify, lack predictions, or were scored on other rows than their data give now;
+            a column that is not in the data, or has a value of its own for each row.
     """
     refuse_repeats(paths)
     directories = [open_run(path) for path in paths]
@@ -81,11 +87,13 @@ def inspect_runs(paths: Sequence[Path], output: Path, *, rows: int = 2000, seed:
             raise UserError(f"{run.path}: task {run.recipe().task}; inspect is for runs that give one label")
         if run.recipe().data.text_pair_column is not None:
             raise UserError(f"{run.path}: it reads pairs of texts, which inspect does not know")
-    splits = load_splits(directories[0].recipe().data)
+    data = directories[0].recipe().data
+    splits = load_splits(data)
     for run in directories:
         _check_rows(run, splits)
     ids = id_array(splits.test).to_pylist()
     test = _Rows(splits.labels, ids, column(splits.test, "text"), label_array(splits.test))
+    columns = {name: further_column(data, splits, "test", name) for name in by}
     runs = [
         _Inspected(name, _own_probabilities(run, test), _model(run, splits))
         for name, run in zip(display_names(paths), directories, strict=True)
@@ -103,6 +111,7 @@ def inspect_runs(paths: Sequence[Path], output: Path, *, rows: int = 2000, seed:
         "accuracy": {run.name: _share(run.given == test.references) for run in runs},
         "lengths": _by_length(test, runs),
         "by_label": _by_label(test, runs),
+        "columns": [_by_column(name, values, test, runs) for name, values in columns.items()],
         "noise": _under_noise(test, runs, chosen, seed),
         "mistakes": _mistakes(test, runs),
         "disagreements": _disagreements(test, runs),
@@ -170,6 +179,34 @@ def _by_label(test: _Rows, runs: Sequence[_Inspected]) -> list[dict[str, Any]]:
         for number, label in enumerate(test.labels)
         if (test.references == number).any()
     ]
+
+
+def _by_column(name: str, values: Sequence[str], test: _Rows, runs: Sequence[_Inspected]) -> dict[str, Any]:
+    """Accuracy by the values of a column, those with the most rows first, and how far each is from all other rows."""
+    counts = Counter(values)
+    if len(counts) > _VALUES and max(counts.values()) == 1:
+        raise UserError(f"--by {name}: each of the {len(counts):,} test rows has a value of its own; name a category")
+    common = sorted(counts, key=lambda value: (-counts[value], value))
+    slices = []
+    for value in common[:_VALUES]:
+        rows = np.array([of_row == value for of_row in values])
+        differences = {}
+        for run in runs:
+            right = run.given == test.references
+            inside, outside = right[rows], right[~rows]
+            differences[run.name] = (
+                asdict(unpaired_difference(int(inside.sum()), len(inside), int(outside.sum()), len(outside)))
+                if len(outside)
+                else None
+            )
+        slices.append({"value": value, **_slice(test, runs, rows), "difference": differences})
+    rest = common[_VALUES:]
+    return {
+        "column": name,
+        "values": len(common),
+        "slices": slices,
+        "others": {"values": len(rest), "rows": sum(counts[value] for value in rest)},
+    }
 
 
 def _under_noise(test: _Rows, runs: Sequence[_Inspected], chosen: NDArray[np.int64], seed: int) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import bootstrap
 from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.proportion import proportion_confint
+from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
 from finetune.significance import (
     bootstrap_seeds_and_rows,
@@ -15,6 +15,7 @@ from finetune.significance import (
     mcnemar,
     percentile_interval,
     rows_to_tell_apart,
+    unpaired_difference,
     wilson_interval,
 )
 
@@ -135,3 +136,16 @@ def test_seeds_widen_the_interval_and_models_share_the_draws():
     one = drawn(base[None, 1:2])
     widths = [np.subtract(*np.quantile(column, [0.975, 0.025])) for column in (draws[:, 0], one[:, 0])]
     assert widths[0] > 1.5 * widths[1]
+
+
+@pytest.mark.parametrize("counts", [(56, 70, 48, 80), (9, 10, 3, 10), (10, 10, 0, 10), (0, 5, 0, 300)])
+def test_the_interval_of_an_unpaired_difference_is_statsmodels(counts):
+    found = unpaired_difference(*counts)
+    assert (found.low, found.high) == pytest.approx(confint_proportions_2indep(*counts, method="newcomb"), abs=1e-12)
+    assert -1 <= found.low <= found.value <= found.high <= 1
+
+
+def test_the_interval_of_an_unpaired_difference_is_the_published_one():
+    """Newcombe 1998, table II, case (a), method 10."""
+    found = unpaired_difference(56, 70, 48, 80)
+    assert (found.value, found.low, found.high) == pytest.approx((0.2, 0.0524, 0.3339), abs=5e-5)

@@ -10,7 +10,7 @@ from finetune.reporting import plots
 from finetune.reporting.findings import listed
 from finetune.reporting.inspection_plots import Mark, MarkedSlice, slice_plot
 from finetune.reporting.page import LineKey, page_template
-from finetune.reporting.tables import Cell, Column, Table, escape_markdown, markdown_table, percent, shortened
+from finetune.reporting.tables import NOTHING, Cell, Column, Table, escape_markdown, markdown_table, percent, shortened
 from finetune.run import RunDirectory
 
 DATA_FILE, MARKDOWN_FILE, PAGE_FILE = "inspection.json", "inspection.md", "inspection.html"
@@ -18,6 +18,8 @@ INTERVALS = (
     "Accuracy in percent with Wilson's 95 % intervals; drops are in points, with paired intervals. Of many intervals "
     "one in twenty misses its value."
 )
+EMPTY = "(empty)"
+"""Stands for rows without a value."""
 FEW_ROWS = 10
 """A slice with fewer rows is in the table and not in the plot."""
 _WIDTH = 120
@@ -93,6 +95,38 @@ def slice_table(parts: Sequence[Content], title: str, of: Callable[[Content], st
     return Table(columns, rows)
 
 
+def column_table(part: Content, names: Sequence[str]) -> Table:
+    """A row for each value of a column, and for each run the accuracy there and how far that is from other rows'."""
+    columns = [Column(part["column"], is_number=False), Column("Rows")]
+    columns += [column for name in names for column in (Column(name), Column("To the rest", "points"))]
+    rows = []
+    for of in part["slices"]:
+        cells = list[Cell]()
+        for name in names:
+            difference = of["difference"][name]
+            cells += [_share_cell(of["accuracy"][name]), Cell(NOTHING) if difference is None else _gap_cell(difference)]
+        rows.append((Cell(of["value"] or EMPTY), Cell(f"{of['rows']:,}"), *cells))
+    return Table(tuple(columns), tuple(rows))
+
+
+def _gap_cell(difference: Mapping[str, float]) -> Cell:
+    apart = "" if difference["low"] <= 0 <= difference["high"] else " *"
+    value, interval = _points(difference).split(" ", 1)
+    return Cell(value, f"{interval}{apart}")
+
+
+def column_words(part: Content) -> list[str]:
+    """What to read off the table of a column, and what is not in it."""
+    said = ["A star marks an interval without zero; among many values some have one by chance."]
+    if part["others"]["values"]:
+        others = part["others"]
+        said.append(
+            f"{part['values']:,} values: the {len(part['slices'])} with the most rows are shown, and not "
+            f"{others['values']:,} others with {others['rows']:,} rows."
+        )
+    return said
+
+
 def noise_table(content: Content) -> Table:
     """A row for each kind of noise, and for each run the accuracy under it and the drop."""
     names = content["runs"]
@@ -121,6 +155,7 @@ def inspection_markdown(content: Content) -> str:
         "## By length and by label",
         markdown_table(slice_table(content["lengths"], "Length", length_title, names)),
         markdown_table(slice_table(content["by_label"], "Label", _label_title, names)),
+        *_column_blocks(content),
         "## Under noise",
         noise_words(content),
         markdown_table(noise_table(content)),
@@ -154,6 +189,14 @@ def inspection_markdown(content: Content) -> str:
             )
         )
     return "\n\n".join(blocks) + "\n"
+
+
+def _column_blocks(content: Content) -> list[str]:
+    blocks = []
+    for part in content["columns"]:
+        blocks += [f"## By {escape_markdown(part['column'])}", markdown_table(column_table(part, content["runs"]))]
+        blocks.append(" ".join(column_words(part)))
+    return blocks
 
 
 SUSPECTS = "All runs give another label, and the same."
@@ -196,6 +239,7 @@ def inspection_page(content: Content) -> str:
         keys={name: LineKey(name, f"var(--series-{i % plots.SERIES + 1})", "") for i, name in enumerate(names)},
         lengths=slice_table(content["lengths"], "Length", length_title, names),
         by_label=slice_table(content["by_label"], "Label", _label_title, names),
+        columns=[(part["column"], column_table(part, names), column_words(part)) for part in content["columns"]],
         noise=noise_table(content),
         # Marked as safe: the SVG is made here, and names in it are escaped.
         length_plot=Markup(_length_plot(content)) if _enough(content["lengths"]) else None,

@@ -16,6 +16,8 @@ from finetune.reporting.inspection import inspection_markdown, inspection_page
 from finetune.text.noise import noisy
 from finetune.training import train
 
+SHOPS = ("north", "south", "<b>east</b>", "", "서쪽")
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -24,9 +26,10 @@ def folder(tmp_path_factory):
     rows = review_rows(400)
     other = {"positive": "negative", "negative": "positive"}
     lines = [
-        f"{text},{other[label] if number in range(300, 305) else label}" for number, (text, label) in enumerate(rows)
+        f"{text},{SHOPS[number % 5]},{number % 30},{other[label] if number in range(300, 305) else label}"
+        for number, (text, label) in enumerate(rows)
     ]
-    (directory / "test.csv").write_text("text,label\n" + "\n".join(lines[200:]) + "\n", encoding="utf-8")
+    (directory / "test.csv").write_text("text,shop,month,label\n" + "\n".join(lines[200:]) + "\n", encoding="utf-8")
     files = {
         "train_file": str(write_csv(directory / "train.csv", 200, seed=1)),
         "test_file": str(directory / "test.csv"),
@@ -36,7 +39,10 @@ def folder(tmp_path_factory):
         train(small_recipe(directory, model, name=name, data=files, training=training))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(directory)
-        assert main(["inspect", "runs/lstm", "runs/tfidf", "--output", "found", "--rows", "150"]) == 0
+        assert (
+            main(["inspect", "runs/lstm", "runs/tfidf", "--output", "found", "--rows", "150", "--by", "shop,month"])
+            == 0
+        )
     return directory
 
 
@@ -59,11 +65,30 @@ def test_slices_hold_every_row_once_and_add_up(found, said):
     assert found["lengths"][-1]["to"] is None
 
 
+def test_values_of_a_column_are_slices_held_against_all_other_rows(folder, found, said):
+    shop, month = found["columns"]
+    assert [(part["value"], part["rows"]) for part in shop["slices"]] == [(name, 40) for name in sorted(SHOPS)]
+    is_right = {int(row["id"].removeprefix("test-")): row["reference"] == row["predicted"] for row in said}
+    south = [right for number, right in is_right.items() if number % 5 == 1]
+    rest = [right for number, right in is_right.items() if number % 5 != 1]
+    of_south = next(part for part in shop["slices"] if part["value"] == "south")
+    assert of_south["accuracy"]["lstm"]["value"] == pytest.approx(np.mean(south))
+    difference = of_south["difference"]["lstm"]
+    assert difference["value"] == pytest.approx(np.mean(south) - np.mean(rest))
+    assert difference["low"] < difference["value"] < difference["high"]
+    assert (shop["others"]["values"], month["values"], len(month["slices"])) == (0, 30, 20)
+    assert month["others"] == {"values": 10, "rows": 200 - sum(part["rows"] for part in month["slices"])}
+    page = (folder / "found" / "inspection.html").read_text(encoding="utf-8")
+    assert "&lt;b&gt;east" in page
+    assert "(empty)" in page
+    assert "30 values: the 20 with the most rows are shown, and not 10 others with" in page
+
+
 def test_noise_is_scored_on_the_rows_that_it_changes(folder, found):
     kinds = {entry["noise"]: entry for entry in found["noise"]}
     assert {"spaces_removed", "jamo_typos", "laughter"} <= kinds.keys()
     assert "typos" not in kinds  # there is no Latin word
-    texts = [line.rsplit(",", 1) for line in (folder / "test.csv").read_text(encoding="utf-8").splitlines()[1:]]
+    texts = [line.split(",")[::3] for line in (folder / "test.csv").read_text(encoding="utf-8").splitlines()[1:]]
     chosen = np.random.default_rng(0).permutation(200)[:150]
     changed = [
         (new, texts[place][1])
@@ -134,6 +159,12 @@ def test_users_mistakes(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     assert "are the same run directory" in fails(capsys, "inspect", "runs/lstm", "runs/lstm", "--output", "x")
     assert "--rows is a whole number" in fails(capsys, "inspect", "runs/lstm", "--output", "x", "--rows", "0")
+    shown = fails(capsys, "inspect", "runs/tfidf", "--output", "x", "--by", "shop,mont")
+    assert "no column 'mont' among" in shown
+    assert "did you mean 'month'?" in shown
+    shown = fails(capsys, "inspect", "runs/tfidf", "--output", "x", "--by", "text")
+    assert "each of the 200 test rows has a value of its own" in shown
+    assert not (folder / "x").exists()
     stars = train(
         small_recipe(tmp_path, "lstm", task="rate", data={"train_file": str(write_ratings(tmp_path / "stars.csv", 60))})
     )
