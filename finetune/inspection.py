@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from finetune import __version__
+from finetune.attribution import attribute
 from finetune.data import Splits, load_splits
 from finetune.data.splits import column, further_column, id_array, label_array
 from finetune.errors import UserError
@@ -26,6 +27,8 @@ from finetune.text.noise import NOISES, noisy
 
 _LISTED = 20
 """Rows of each kind that are shown."""
+_EXPLAINED = 5
+"""Of each run's surest mistakes, so many are asked which tokens spoke for the wrong label: that takes seconds each."""
 _VALUES = 20
 """Of a column, the most that are shown: those with the most rows."""
 _LENGTHS = 3
@@ -239,7 +242,10 @@ def _under_noise(test: _Rows, runs: Sequence[_Inspected], chosen: NDArray[np.int
 
 
 def _mistakes(test: _Rows, runs: Sequence[_Inspected]) -> dict[str, list[dict[str, Any]]]:
-    """Of each run the wrong answers that it was surest of."""
+    """Of each run the wrong answers that it was surest of, the first of a neural one with what they rest on.
+
+    A TF-IDF floor has weights of n-grams that overlap, which are no tokens of the text: it is left out there.
+    """
     found = {}
     for run in runs:
         sure = run.said.max(axis=1)
@@ -253,7 +259,20 @@ def _mistakes(test: _Rows, runs: Sequence[_Inspected]) -> dict[str, list[dict[st
             }
             for place in surest
         ]
+        if not isinstance(run.model, Floor):
+            with ProgressBar(f"{run.name}: what its mistakes rest on", min(len(surest), _EXPLAINED)) as bar:
+                for row in found[run.name][:_EXPLAINED]:
+                    row |= _attributed(run.model, row["text"], row["predicted"])
+                    bar.advance(1)
     return found
+
+
+def _attributed(classifier: Classifier, text: str, label: str) -> dict[str, Any]:
+    """What each token adds to the probability of a label, or why that cannot be told."""
+    try:
+        return {"attribution": asdict(attribute(classifier, text, label))}
+    except UserError as error:
+        return {"unexplained": str(error)}
 
 
 def _disagreements(test: _Rows, runs: Sequence[_Inspected]) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from typing import Any
 from markupsafe import Markup
 
 from finetune.reporting import plots
+from finetune.reporting.evidence import Piece, marked_pieces
 from finetune.reporting.findings import listed
 from finetune.reporting.inspection_plots import Mark, MarkedSlice, slice_plot
 from finetune.reporting.page import LineKey, page_template
@@ -18,6 +19,9 @@ INTERVALS = (
     "Accuracy in percent with Wilson's 95 % intervals; drops are in points, with paired intervals. Of many intervals "
     "one in twenty misses its value."
 )
+FLOORS_WITHOUT = "Of a floor it is not told what a mistake rests on: its n-grams overlap and are no tokens of the text."
+_STRONGEST = 3
+"""Tokens that are named beside a text."""
 EMPTY = "(empty)"
 """Stands for rows without a value."""
 FEW_ROWS = 10
@@ -163,13 +167,8 @@ def inspection_markdown(content: Content) -> str:
     ]
     for name, rows in content["mistakes"].items():
         blocks.append(f"## The surest mistakes of {escape_markdown(name)}")
-        blocks.append(
-            _text_table(
-                ["Row", "Reference", "Given", "Text"],
-                [[row["id"], row["reference"], f"{row['predicted']} {row['probability']:.3f}", row["text"]]
-                 for row in rows],
-            )
-        )  # fmt: skip
+        blocks += [_mistake_table(rows)] if rows else ["It makes none."]
+        blocks += [FLOORS_WITHOUT] if name in content["floors"] else []
     if content["disagreements"]:
         first, second = names[:2]
         blocks.append(f"## Where {escape_markdown(first)} and {escape_markdown(second)} differ")
@@ -199,7 +198,31 @@ def _column_blocks(content: Content) -> list[str]:
     return blocks
 
 
+def _mistake_table(rows: Sequence[Content]) -> str:
+    heads = ["Row", "Reference", "Given", "Text"]
+    cells = [[row["id"], row["reference"], f"{row['predicted']} {row['probability']:.3f}", row["text"]] for row in rows]
+    if any("attribution" in row for row in rows):
+        heads.append("Spoke most for it")
+        for row, of_row in zip(rows, cells, strict=True):
+            of_row.append(listed_tokens(row) or NOTHING)
+    return _text_table(heads, cells)
+
+
 SUSPECTS = "All runs give another label, and the same."
+
+
+def listed_tokens(row: Content) -> str:
+    """The tokens that spoke most for the label given: "지루 +0.310, 만 +0.021"; empty where that is not known."""
+    if "attribution" not in row:
+        return ""
+    tokens = sorted(row["attribution"]["tokens"], key=lambda token: -token["score"])[:_STRONGEST]
+    return ", ".join(f"{token['text']} {token['score']:+.3f}" for token in tokens if token["score"] > 0)
+
+
+def evidence(row: Content) -> list[Piece]:
+    """The text of a row with what each token adds to the probability of the label given."""
+    tokens = row["attribution"]["tokens"] if "attribution" in row else ()
+    return marked_pieces(row["text"], [(token["start"], token["end"], token["score"]) for token in tokens])
 
 
 def heading(content: Content) -> str:
@@ -246,6 +269,9 @@ def inspection_page(content: Content) -> str:
         noise_plot=Markup(_noise_plot(content)) if _enough(content["noise"]) else None,
         few=FEW_ROWS,
         suspects=SUSPECTS,
+        floors_without=FLOORS_WITHOUT,
+        evidence=evidence,
+        listed_tokens=listed_tokens,
     )
 
 

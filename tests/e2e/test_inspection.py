@@ -116,6 +116,26 @@ def test_mistakes_are_the_surest_and_wrong_labels_are_suspected(found, said):
     assert len({str(number) for number in range(300, 305)} & shown) >= 4
 
 
+def test_the_surest_mistakes_of_a_model_say_what_they_rest_on(folder, found):
+    rows = found["mistakes"]["lstm"]
+    assert [("attribution" in row) for row in rows] == [number < 5 for number in range(len(rows))]
+    assert not any("attribution" in row for row in found["mistakes"]["tfidf"])
+    for row in rows[:5]:
+        told = row["attribution"]
+        assert told["label"] == row["predicted"] != row["reference"]
+        assert told["value"] == pytest.approx(row["probability"], abs=1e-4)
+        sum_of_scores = sum(token["score"] for token in told["tokens"])
+        assert told["baseline"] + sum_of_scores + told["error"] == pytest.approx(told["value"], abs=1e-4)
+        assert all(row["text"][token["start"] : token["end"]] == token["text"] for token in told["tokens"])
+    strongest = max(rows[0]["attribution"]["tokens"], key=lambda token: token["score"])
+    shown = f"{strongest['text']} {strongest['score']:+.3f}"
+    assert f"| {shown}" in (folder / "found" / "inspection.md").read_text(encoding="utf-8")
+    page = (folder / "found" / "inspection.html").read_text(encoding="utf-8")
+    assert f"most for it: {shown}" in page
+    assert 'class="for" style="--share: 1.000"' in page
+    assert "n-grams overlap" in page
+
+
 def test_the_page_shows_all_of_it(folder, found):
     page = (folder / "found" / "inspection.md").read_text(encoding="utf-8")
     assert "| Noise | Rows | lstm | Drop points | tfidf | Drop points |" in page
