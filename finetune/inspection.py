@@ -1,7 +1,7 @@
 """`inspect`: where runs are right and where not: by length, by label, under noise, and the rows behind it."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from finetune.attribution import attribute
 from finetune.data import Splits, load_splits
 from finetune.data.splits import column, further_column, id_array, label_array
 from finetune.errors import UserError
+from finetune.evaluation.label_errors import confident_labels, likely_label_errors
 from finetune.models import Floor
 from finetune.predict import Classifier, load_classifier
 from finetune.progress import ProgressBar
@@ -103,7 +104,7 @@ def inspect_runs(
     ]
     chosen = np.random.default_rng(seed).permutation(len(test.texts))[:rows]
     content = {
-        "format": 1,
+        "format": 2,
         "finetune_version": __version__,
         "runs": [run.name for run in runs],
         "floors": [run.name for run in runs if isinstance(run.model, Floor)],
@@ -118,7 +119,7 @@ def inspect_runs(
         "noise": _under_noise(test, runs, chosen, seed),
         "mistakes": _mistakes(test, runs),
         "disagreements": _disagreements(test, runs),
-        "suspects": _suspects(test, runs),
+        "suspects": _suspects(test, runs, splits.leaked_test_ids),
     }
     return sentences(content), write_inspection(content, output)
 
@@ -292,23 +293,27 @@ def _disagreements(test: _Rows, runs: Sequence[_Inspected]) -> list[dict[str, An
     ]
 
 
-def _suspects(test: _Rows, runs: Sequence[_Inspected]) -> list[dict[str, Any]]:
-    """Rows whose label may be wrong: all runs give one other label, those first of which they are surest together.
+def _suspects(test: _Rows, runs: Sequence[_Inspected], leaked: Container[str]) -> dict[str, Any]:
+    """Rows whose label is likely wrong, by the mean probability of the runs, which were not trained on them.
 
-    The share of the mean probability that the reference gets ("self-confidence" in Northcutt et al. 2021,
-    arXiv:1911.00068) orders them.
+    Rows whose text the training data have too are left out, and a majority floor, which says nothing of a row.
     """
-    mean = np.mean(np.stack([run.said for run in runs]), axis=0)
-    given = np.stack([run.given for run in runs])
-    agreed = (given == given[0]).all(axis=0) & (given[0] != test.references)
-    own = mean[np.arange(len(test.references)), test.references]
-    places = np.flatnonzero(agreed)
-    likeliest = places[np.argsort(own[places], kind="stable")][:_LISTED].tolist()
-    return [
+    told = [run for run in runs if not (isinstance(run.model, Floor) and run.model.pipeline is None)]
+    unseen = np.array([row_id not in leaked for row_id in test.ids])
+    found: dict[str, Any] = {"runs": [run.name for run in told], "leaked_rows": int((~unseen).sum())}
+    if not told or not unseen.any():
+        return {**found, "suspected_rows": 0, "rows": []}
+    kept = np.flatnonzero(unseen)
+    mean = np.mean([run.said for run in told], axis=0)[kept]
+    likely = confident_labels(mean, test.references[kept])
+    places = likely_label_errors(mean, test.references[kept])
+    rows = [
         {
-            **test.shown(place),
-            "given": test.labels[int(given[0][place])],
-            "probability_of_reference": float(own[place]),
+            **test.shown(int(kept[place])),
+            "likely": test.labels[int(likely[place])],
+            "probability_of_reference": float(mean[place, test.references[kept[place]]]),
+            "probability_of_likely": float(mean[place, likely[place]]),
         }
-        for place in likeliest
+        for place in places[:_LISTED].tolist()
     ]
+    return {**found, "suspected_rows": len(places), "rows": rows}

@@ -179,14 +179,16 @@ def inspection_markdown(content: Content) -> str:
                  for row in content["disagreements"]],
             )
         )  # fmt: skip
-    if content["suspects"]:
-        blocks += ["## Labels that may be wrong", SUSPECTS]
+    suspects = content["suspects"]
+    blocks += ["## Labels that may be wrong", escape_markdown(suspect_words(content))]
+    if suspects["rows"]:
         blocks.append(
             _text_table(
-                ["Row", "Reference", "Given by all", "Text"],
-                [[row["id"], row["reference"], row["given"], row["text"]] for row in content["suspects"]],
+                ["Row", "Reference", "Likely", "Text"],
+                [[row["id"], f"{row['reference']} {row['probability_of_reference']:.3f}",
+                  f"{row['likely']} {row['probability_of_likely']:.3f}", row["text"]] for row in suspects["rows"]],
             )
-        )
+        )  # fmt: skip
     return "\n\n".join(blocks) + "\n"
 
 
@@ -208,7 +210,21 @@ def _mistake_table(rows: Sequence[Content]) -> str:
     return _text_table(heads, cells)
 
 
-SUSPECTS = "All runs give another label, and the same."
+def suspect_words(content: Content) -> str:
+    """How rows with a doubtful label were found, and how many there are."""
+    suspects = content["suspects"]
+    if not suspects["runs"]:
+        return "A majority floor says nothing of a single row, and so of no label."
+    said = (
+        "By confident learning (Northcutt, Jiang and Chuang 2021) on the mean probability of "
+        f"{listed(suspects['runs'])}: {suspects['suspected_rows']:,} rows get another label with at least the "
+        "probability that rows of that label get on average."
+    )
+    if suspects["suspected_rows"] > len(suspects["rows"]):
+        said += f" Shown are the {len(suspects['rows'])} whose own label is least probable."
+    if suspects["leaked_rows"]:
+        said += f" {suspects['leaked_rows']:,} rows are left out: their text is in the training data."
+    return f"{said} These are hints, to be read by a person: a hard row looks the same."
 
 
 def listed_tokens(row: Content) -> str:
@@ -268,7 +284,7 @@ def inspection_page(content: Content) -> str:
         length_plot=Markup(_length_plot(content)) if _enough(content["lengths"]) else None,
         noise_plot=Markup(_noise_plot(content)) if _enough(content["noise"]) else None,
         few=FEW_ROWS,
-        suspects=SUSPECTS,
+        suspect_words=suspect_words(content),
         floors_without=FLOORS_WITHOUT,
         evidence=evidence,
         listed_tokens=listed_tokens,

@@ -112,7 +112,7 @@ def test_mistakes_are_the_surest_and_wrong_labels_are_suspected(found, said):
     probabilities = [row["probability"] for row in mistakes]
     assert probabilities == sorted(probabilities, reverse=True)
     assert probabilities[0] == max(max(row["scores"]) for row in said if row["reference"] != row["predicted"])
-    shown = {row["text"].rsplit(" ", 1)[1] for row in found["suspects"][:6]}
+    shown = {row["text"].rsplit(" ", 1)[1] for row in found["suspects"]["rows"][:6]}
     assert len({str(number) for number in range(300, 305)} & shown) >= 4
 
 
@@ -140,7 +140,7 @@ def test_the_page_shows_all_of_it(folder, found):
     page = (folder / "found" / "inspection.md").read_text(encoding="utf-8")
     assert "| Noise | Rows | lstm | Drop points | tfidf | Drop points |" in page
     assert "## Labels that may be wrong" in page
-    assert found["suspects"][0]["text"] in page
+    assert found["suspects"]["rows"][0]["text"] in page
 
 
 def test_the_html_page_is_whole_escaped_and_alone(folder, found):
@@ -153,7 +153,7 @@ def test_the_html_page_is_whole_escaped_and_alone(folder, found):
     assert outline.tags.count("figure") == 2
     assert "Accuracy under noise, and on the same rows as they are" in page
     hostile = "</p><img src=x onerror=alert(1)>\"'"
-    for rows in (*found["mistakes"].values(), found["disagreements"], found["suspects"]):
+    for rows in (*found["mistakes"].values(), found["disagreements"], found["suspects"]["rows"]):
         rows[0].update(text=hostile, id=hostile, reference=hostile)
     found["by_label"][0]["label"] = found["noise"][0]["noise"] = hostile
     assert "<img" not in inspection_page(found)
