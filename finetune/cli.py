@@ -185,6 +185,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("runs", nargs="+", metavar="RUN", help="run directories that share their test rows")
     command.add_argument("--output", required=True, metavar="DIR", help="where the tables go; they show texts")
+    command.add_argument("--by", default="", metavar="COLUMN[,COLUMN]", help="columns of the data that part the rows")
     command.add_argument("--rows", type=int, default=2000, metavar="N", help="test rows to put noise into")
     command.add_argument("--seed", type=int, default=0, metavar="N", help="the seed of those rows and of the noise")
     command.set_defaults(run=_inspect)
@@ -536,8 +537,10 @@ def _inspect(options: argparse.Namespace, _: Sequence[str]) -> None:
     _quiet_libraries()
     from finetune.inspection import inspect_runs
 
-    page = inspect_runs([Path(run) for run in options.runs], Path(options.output), rows=options.rows, seed=options.seed)
-    print(page.read_text(encoding="utf-8"))
+    by = list(dict.fromkeys(name for part in options.by.split(",") if (name := part.strip())))
+    runs = [Path(run) for run in options.runs]
+    said, page = inspect_runs(runs, Path(options.output), rows=options.rows, seed=options.seed, by=by)
+    print("\n".join([*said, f"Report: {page}"]))
 
 
 def _curve(options: argparse.Namespace, rest: Sequence[str]) -> None:

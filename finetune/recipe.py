@@ -59,7 +59,9 @@ PositiveInteger = Annotated[Integer, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
-NoiseName = Literal["spaces_removed", "spaces_inserted", "jamo_typos", "laughter", "as_pronounced", "case", "typos"]
+NoiseName = Literal[
+    "spaces_removed", "spaces_inserted", "jamo_typos", "laughter", "as_pronounced", "case", "typos", "contractions"
+]
 Task = Literal["classify", "multi_label", "rate", "masked_lm", "generate", "word_vectors"]
 TEXT_TASKS: tuple[Task, ...] = ("masked_lm", "generate", "word_vectors")
 """Tasks that learn from text alone, without labels."""

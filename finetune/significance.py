@@ -61,6 +61,18 @@ def wilson_interval(successes: int, count: int, confidence: float = CONFIDENCE) 
     return Interval(successes / count, float(interval.low), float(interval.high))
 
 
+def unpaired_difference(successes: int, count: int, other_successes: int, other_count: int) -> Interval:
+    """The first share less the second, of different rows: Newcombe's hybrid of two Wilson intervals.
+
+    Newcombe 1998, "Interval estimation for the difference between independent proportions", method 10.
+    """
+    first, second = wilson_interval(successes, count), wilson_interval(other_successes, other_count)
+    value = first.value - second.value
+    below = math.hypot(first.value - first.low, second.high - second.value)
+    above = math.hypot(first.high - first.value, second.value - second.low)
+    return Interval(value, value - below, value + above)
+
+
 def mcnemar(first_only: int, second_only: int) -> float:
     """The p-value of McNemar's exact test (two-sided, binomial): how often chance parts rows so unevenly.
 

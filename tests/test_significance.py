@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import bootstrap
 from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.proportion import proportion_confint
+from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
 from finetune import significance
 from finetune.significance import (
@@ -17,6 +17,7 @@ from finetune.significance import (
     percentile_interval,
     rows_to_tell_apart,
     spread_over_seeds,
+    unpaired_difference,
     wilson_interval,
 )
 
@@ -213,3 +214,16 @@ def test_the_parts_of_seeds_and_of_rows_are_what_a_mean_moves_by():
     one = spread_over_seeds(other_seeds[0][:1])
     assert one.deviation is None
     assert one.of_seeds is None
+
+
+@pytest.mark.parametrize("counts", [(56, 70, 48, 80), (9, 10, 3, 10), (10, 10, 0, 10), (0, 5, 0, 300)])
+def test_the_interval_of_an_unpaired_difference_is_statsmodels(counts):
+    found = unpaired_difference(*counts)
+    assert (found.low, found.high) == pytest.approx(confint_proportions_2indep(*counts, method="newcomb"), abs=1e-12)
+    assert -1 <= found.low <= found.value <= found.high <= 1
+
+
+def test_the_interval_of_an_unpaired_difference_is_the_published_one():
+    """Newcombe 1998, table II, case (a), method 10."""
+    found = unpaired_difference(56, 70, 48, 80)
+    assert (found.value, found.low, found.high) == pytest.approx((0.2, 0.0524, 0.3339), abs=5e-5)

@@ -8,7 +8,7 @@ from pathlib import Path
 from finetune.errors import UserError
 
 
-def check_columns(path: Path, present: Sequence[str], wanted: Sequence[str]) -> None:
+def check_columns(path: object, present: Sequence[str], wanted: Sequence[str]) -> None:
     """Raise UserError where a wanted column is missing, with the one that may be meant."""
     for name in wanted:
         if name not in present:

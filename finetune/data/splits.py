@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from finetune.data.columns import check_columns
 from finetune.data.sources import FileOptions, embedded_file, read_file, read_hub
 from finetune.errors import UserError
 from finetune.recipe import EMBEDDED_PREFIX, FILE_FORMATS, TEXT_FORMATS, TEXT_TASKS, Data, Task
@@ -176,6 +177,33 @@ def load_file(data: Data, file: Path, task: Task = "classify") -> datasets.Datas
     if len(rows) == 0:
         raise UserError(f"{file}: no row has a text")
     return rows
+
+
+def further_column(data: Data, splits: Splits, split: str, name: str, task: Task = "classify") -> list[str]:
+    """A column of the user's data that the splits do not have, as texts in the order of a split's rows.
+
+    What is absent is an empty text.
+
+    Raises:
+        UserError: the data has no such column, or lists or objects in it.
+    """
+    sources = _sources(data)
+    whence = split if split in sources else "train"
+    held = {whence: sources[whence]}
+    if whence == "train":
+        held |= {f"train{number}": Path(file) for number, file in enumerate(data.more_train_files, start=2)}
+    values: dict[str, str] = {}
+    for prefix, source in held.items():
+        rows = _read(data, task, source)
+        check_columns(source, rows.column_names, [name])
+        if not isinstance(rows.features[name], datasets.Value | datasets.ClassLabel):
+            raise UserError(f"{source}: the column {name!r} holds lists or objects; one value per row is needed")
+        texts = [_label_value(value) or "" for value in column(rows, name)]
+        if isinstance(rows.features[name], datasets.ClassLabel):
+            texts = [rows.features[name].names[int(text)] if text else "" for text in texts]
+        ids = column(rows, data.id_column) if data.id_column else [f"{prefix}-{n}" for n in range(len(rows))]
+        values |= {str(row_id): text for row_id, text in zip(ids, texts, strict=True)}
+    return [values[row_id] for row_id in column(splits[split], "id")]
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jinja2 import Environment
-
 from finetune.attribution import Attribution
 from finetune.demo.words import Sentences
+from finetune.reporting.evidence import marked_pieces
+from finetune.reporting.page import template_environment
 
 CSS = """
 .evidence { line-height: 1.9; overflow-wrap: anywhere; padding-top: .75rem; }
@@ -31,31 +31,14 @@ CSS = """
 """
 _LONG = 30
 """Characters of a text that gets some room."""
-_FAINT = 0.02
-"""Of the largest weight: less than that is no colour."""
-_ENVIRONMENT = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+_ENVIRONMENT = template_environment(autoescape=True)
 _EVIDENCE = _ENVIRONMENT.from_string(
-    """<div class="evidence">
-<p class="text" dir="auto" tabindex="0">
-{%- for piece in pieces -%}
-{%- if piece.side -%}
-<span class="{{ piece.side }}" style="--share: {{ "%.3f" | format(piece.share) }}" title="{{ piece.number }}">
-{{- piece.text -}}
-</span>
-{%- else -%}
-{{ piece.text }}
-{%- endif -%}
-{%- endfor -%}
-</p>
+    """{% from "evidence.html.j2" import marked_text, weight_table %}
+<div class="evidence">
+<p class="text" dir="auto" tabindex="0">{{ marked_text(pieces) }}</p>
 <p>{{ sentence }}</p>
 <details><summary>{{ words.numbers }}</summary>
-<table>
-<thead><tr><th scope="col">{{ words.piece }}</th><th scope="col" class="number">{{ words.weight }}</th></tr></thead>
-<tbody>
-{% for piece in pieces if piece.number %}
-<tr><td dir="auto">{{ piece.text }}</td><td class="number">{{ piece.number }}</td></tr>
-{% endfor %}
-</tbody></table></details>
+{{ weight_table(pieces, words.piece, words.weight) }}</details>
 </div>"""
 )
 _TABLE = _ENVIRONMENT.from_string(
@@ -93,17 +76,7 @@ class Cell:
 
 def evidence_html(text: str, attribution: Attribution, words: Sentences) -> str:
     """The text of an attribution with its weights, which a pointer shows and a table lists."""
-    largest = max((abs(token.score) for token in attribution.tokens), default=0.0) or 1.0
-    pieces: list[dict[str, object]] = []
-    done = 0
-    for token in attribution.tokens:
-        if token.start > done:
-            pieces.append({"text": text[done : token.start], "side": "", "number": ""})
-        share = abs(token.score) / largest
-        side = "" if share < _FAINT else "for" if token.score > 0 else "against"
-        pieces.append({"text": token.text or "·", "side": side, "share": share, "number": f"{token.score:+.3f}"})
-        done = max(done, token.end)
-    pieces.append({"text": text[done:], "side": "", "number": ""})
+    pieces = marked_pieces(text, [(token.start, token.end, token.score) for token in attribution.tokens])
     sentence = words.speaks if attribution.label is not None else words.speaks_rating
     said = sentence.format(label=attribution.label, baseline=attribution.baseline, value=attribution.value)
     return _EVIDENCE.render(pieces=pieces, sentence=said, words=words)

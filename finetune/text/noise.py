@@ -178,6 +178,57 @@ def _other_case(word: str, rng: Random) -> str:
     return _pick([form for form in forms if form != word], rng)
 
 
+# Contractions: the one kind that is no damage. A "not" put in would ask whether a model sees negation, but the label
+# would no longer hold; spelled out or contracted, a negation is the same, and so is its label.
+
+_AUXILIARIES = (
+    *("is", "are", "was", "were", "do", "does", "did", "have", "has", "had"),
+    *("would", "could", "should", "must", "need"),
+)
+_SPELLED_OUT = {
+    **{f"{verb}n't": f"{verb} not" for verb in _AUXILIARIES},
+    **{"can't": "cannot", "won't": "will not", "shan't": "shall not"},
+}
+_CONTRACTED = {spelled_out: contraction for contraction, spelled_out in _SPELLED_OUT.items()}
+# These only one way: "I have a dog" or "what they are" would not be contracted. 's and 'd stand for two words each.
+_SPELLED_OUT |= {
+    "i'm": "i am",
+    **{f"{word}'re": f"{word} are" for word in ("you", "we", "they")},
+    **{f"{word}'ve": f"{word} have" for word in ("i", "you", "we", "they", "would", "could", "should")},
+    **{f"{word}'ll": f"{word} will" for word in ("i", "you", "he", "she", "it", "we", "they")},
+}
+_FORMS = "|".join(re.escape(form) for form in [*_SPELLED_OUT, *_CONTRACTED]).replace("'", "['’]")
+# "Isn't it?" is "Is it not?", a question turned around, and "could not only" is no negation: both are left as they are.
+_CONTRACTION = re.compile(
+    rf"(?<![\w'’-])(?:{_FORMS})(?![\w'’-])(?! (?:i|you|he|she|it|we|they|there|only|just|merely|simply)\b)",
+    re.ASCII | re.IGNORECASE,
+)
+
+
+def _contraction_places(text: str) -> list[_Span]:
+    return [match.span() for match in _CONTRACTION.finditer(text) if _cased(match[0]) is not None]
+
+
+def _cased(form: str) -> str | None:
+    """The other form in the case of this one; None where the case says something of its own, as in "do NOT"."""
+    plain = form.replace("’", "'")
+    lowered = plain.lower()
+    other = (_SPELLED_OUT | _CONTRACTED)[lowered]
+    if lowered.startswith(("i'", "i ")) and plain[1:] == lowered[1:]:
+        return f"{plain[0]}{other[1:]}"
+    if plain == lowered:
+        return other
+    if plain == lowered.upper():
+        return other.upper()
+    return other.capitalize() if plain == lowered.capitalize() else None
+
+
+def _other_form(form: str, _: Random) -> str:
+    other = _cased(form)
+    assert other is not None, form
+    return other
+
+
 # Laughter and tears
 
 _HANGUL = re.compile("[가-힣ㄱ-ㅣ]")
@@ -347,4 +398,6 @@ NOISES: Mapping[str, Noise] = {
     "case": Noise(0.2, _spans(re.compile(f"[{_LATIN}]+(?:['’][{_LATIN}]+)*")), _other_case),
     # One slip of the QWERTY keyboard in one Latin word in five.
     "typos": Noise(0.2, _spans(re.compile(f"[{_LATIN}]+")), _typo),
+    # All of them: nothing is damaged.
+    "contractions": Noise(1.0, _contraction_places, _other_form),
 }

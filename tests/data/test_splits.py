@@ -5,7 +5,7 @@ import pytest
 from reviews import review_rows, write_csv
 
 from finetune.data import load_splits
-from finetune.data.splits import column, label_array, normalized_key, stratified_order
+from finetune.data.splits import column, further_column, label_array, normalized_key, stratified_order
 from finetune.errors import UserError
 from finetune.recipe import Data
 
@@ -180,3 +180,17 @@ def test_text_without_labels(tmp_path):
     # The same name with labels is a table.
     (tmp_path / "a.txt").write_text("text\tlabel\n가\t1\n나\t0\n", encoding="utf-8")
     assert "no rows" in refusal(train_file=str(tmp_path / "a.txt"), validation_fraction=0, test_fraction=0)
+
+
+def test_a_further_column_keeps_to_its_rows_when_they_are_set_aside_and_dropped(tmp_path):
+    rows = review_rows(60)
+    for name, begin, end in (("a.csv", 0, 40), ("b.csv", 40, 60)):
+        lines = [f"{'' if n % 7 == 3 else text},{label},{text.split()[-1]}" for n, (text, label) in enumerate(rows)]
+        (tmp_path / name).write_text("text,label,number\n" + "\n".join(lines[begin:end]) + "\n", encoding="utf-8")
+    data = Data(train_file=str(tmp_path / "a.csv"), more_train_files=(str(tmp_path / "b.csv"),), test_fraction=0.4)
+    splits = load_splits(data)
+    for split in ("train", "test"):
+        numbers = further_column(data, splits, split, "number")
+        assert numbers == [text.split()[-1] for text in column(splits[split], "text")]
+    with pytest.raises(UserError, match=r"a.csv: no column 'numbr' among .*; did you mean 'number'"):
+        further_column(data, splits, "test", "numbr")
