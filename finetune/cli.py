@@ -176,7 +176,12 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_generate)
 
     command = add_command("compare", help="runs side by side: a table, curves and one HTML page")
-    command.add_argument("runs", nargs="+", metavar="RUN", help="run directories that share their test rows")
+    command.add_argument(
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="run directories that share their test rows; several seeds of a recipe are taken together",
+    )
     command.add_argument("--output", required=True, metavar="DIR", help="where the report goes")
     command.set_defaults(run=_compare)
 

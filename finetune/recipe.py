@@ -582,6 +582,8 @@ class Evaluation(BaseModel):
     """Resamples of the rows for each confidence interval."""
     confidence_level: float = Field(default=0.95, gt=0.5, lt=1)
     """The level of the confidence intervals."""
+    interval: Literal["percentile", "bca"] = "percentile"
+    """What is made of the resamples; `bca` corrects their percentiles for bias and for a spread that varies."""
     calibration: Literal["none", "temperature"] = "none"
     """`temperature` divides a classifier's logits by what fits validation: its labels stay, how sure it is changes."""
     neutral_accuracy: float | None = Field(default=None, gt=0.5, lt=1)

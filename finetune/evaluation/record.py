@@ -30,7 +30,11 @@ def record_scores(
     among the rows, the scores are given without these too.
     """
     predictions = predictions_of(id_array(rows), references, outputs)
-    options: dict[str, Any] = {"samples": evaluation.bootstrap_samples, "confidence": evaluation.confidence_level}
+    options: dict[str, Any] = {
+        "samples": evaluation.bootstrap_samples,
+        "confidence": evaluation.confidence_level,
+        "interval": evaluation.interval,
+    }
     entry = score(predictions, labels, **options)
     entry["rows_fingerprint"] = rows_fingerprint(rows, labels)
     unseen = predictions.without(leaked_ids) if leaked_ids else predictions

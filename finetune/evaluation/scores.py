@@ -2,8 +2,9 @@
 
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, dataclass
+from functools import cache, partial
+from typing import Any, Literal
 
 import evaluate
 import numpy as np
@@ -12,7 +13,9 @@ from numpy.typing import NDArray
 from finetune import tasks
 from finetune.evaluation import calibration, classification, label_sets, language, metrics, regression
 from finetune.evaluation.predictions import LabelSets, Predictions, Ratings, TokenSums
-from finetune.significance import wilson_interval
+from finetune.significance import bca_interval, percentile_interval, wilson_interval
+
+IntervalMethod = Literal["percentile", "bca"]
 
 _MATRIX_METRICS: dict[str, Callable[[NDArray[np.number]], NDArray[np.float64]]] = {
     "macro_f1": classification.macro_f1,
@@ -22,6 +25,10 @@ _MATRIX_METRICS: dict[str, Callable[[NDArray[np.number]], NDArray[np.float64]]] 
 # `evaluate` makes a Python object of each value that it is given: some rows at a time, a million take no memory.
 _ROWS_PER_BATCH = 10_000
 _MAX_ROWS_IN_MEMORY = 100_000
+# So many confusion matrices without one of their rows at a time: those of a hundred labels are 80 kB each.
+_CELLS_AT_ONCE = 1000
+# Enough for the third moment that an acceleration is; up to so many rows each is a group.
+_GROUPS = 1000
 _LABEL_METRICS: dict[str, Callable[[NDArray[np.number]], NDArray[np.float64]]] = {
     "precision": classification.precision,
     "recall": classification.recall,
@@ -29,6 +36,13 @@ _LABEL_METRICS: dict[str, Callable[[NDArray[np.number]], NDArray[np.float64]]] =
 }
 
 
+_RATING_METRICS: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
+    "mse": regression.squared_error,
+    "rmse": lambda means: np.sqrt(regression.squared_error(means)),
+    "mae": regression.absolute_error,
+    "pearson": regression.correlation,
+    "loss": regression.squared_error,
+}
 _SET_METRICS: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
     "precision": label_sets.precision,
     "recall": label_sets.recall,
@@ -125,19 +139,23 @@ def score(
     *,
     samples: int,
     confidence: float,
+    interval: IntervalMethod = "percentile",
     seed: int = 0,
 ) -> dict[str, Any]:
-    """All metrics with intervals: accuracy has Wilson's, the others the percentile bootstrap's over the rows.
+    """All metrics with intervals: accuracy has Wilson's, the others the bootstrap's over the rows, as `interval` says.
 
     Metrics of the confusion matrix are resampled as a multinomial over its cells, which has the same distribution as
     resampling rows (Efron & Tibshirani 1993, ch. 13) and does not depend on their number; the others resample rows.
+    For `bca` each metric is also computed without each row in turn; of the areas under curves, which need a pass over
+    all rows each time, without each of `_GROUPS` groups of rows.
     """
+    of_interval = _Intervals(confidence, interval)
     if isinstance(predictions, LabelSets):
-        return _score_sets(predictions, labels, samples, confidence, seed)
+        return _score_sets(predictions, labels, samples, of_interval, seed)
     if isinstance(predictions, Ratings):
-        return _score_ratings(predictions, samples, confidence, seed)
+        return _score_ratings(predictions, samples, of_interval, seed)
     if isinstance(predictions, TokenSums):
-        return _score_tokens(predictions, samples, confidence, seed)
+        return _score_tokens(predictions, samples, of_interval, seed)
     values = compute_metrics(predictions)
     matrix = np.asarray(values["confusion_matrix"])
     generator = np.random.default_rng(seed)
@@ -154,23 +172,26 @@ def score(
         briers[sample] = weights @ distances / count
     overall: dict[str, Any] = {"accuracy": asdict(wilson_interval(int(np.trace(matrix)), count, confidence))}
     for name, metric in _MATRIX_METRICS.items():
-        overall[name] = _interval(values[name], metric(resampled), confidence)
-    overall["roc_auc"] = _interval(values["roc_auc"], areas, confidence)
-    overall["loss"] = _interval(values["loss"], means, confidence)
+        overall[name] = of_interval(values[name], metric(resampled), partial(_matrix_without_each_row, matrix, metric))
+    overall["roc_auc"] = of_interval(
+        values["roc_auc"], areas, partial(_without_each_group, count, partial(classification.mean_area, ranked))
+    )
+    overall["loss"] = of_interval(values["loss"], means, partial(_means_without_each_row, losses))
     # It has no interval: rows drawn twice lie further apart within a bin, so that all draws are too high.
     overall["ece"] = {"value": values["ece"], "low": None, "high": None}
-    overall["brier"] = _interval(values["brier"], briers, confidence)
-    by_label = {name: metric(resampled) for name, metric in _LABEL_METRICS.items()}
+    overall["brier"] = of_interval(values["brier"], briers, partial(_means_without_each_row, distances))
     return {
         "count": count,
         "labels": list(labels),
-        "confidence_level": confidence,
-        "bootstrap_samples": samples,
+        **of_interval.described(samples),
         "metrics": overall,
-        "per_class": {
-            label: {name: _interval(values[name][i], draws[:, i], confidence) for name, draws in by_label.items()}
-            for i, label in enumerate(labels)
-        },
+        "per_class": of_interval.by_label(
+            labels,
+            {
+                name: (values[name], metric(resampled), partial(_matrix_without_each_row, matrix, metric))
+                for name, metric in _LABEL_METRICS.items()
+            },
+        ),
         "confusion_matrix": values["confusion_matrix"],
         "reliability": [
             asdict(found) for found in calibration.reliability(predictions.probabilities, predictions.references)
@@ -180,7 +201,7 @@ def score(
 
 
 def _score_sets(
-    predictions: LabelSets, labels: Sequence[str], samples: int, confidence: float, seed: int
+    predictions: LabelSets, labels: Sequence[str], samples: int, of_interval: "_Intervals", seed: int
 ) -> dict[str, Any]:
     values = compute_metrics(predictions)
     generator = np.random.default_rng(seed)
@@ -197,27 +218,34 @@ def _score_sets(
         weights = np.bincount(generator.integers(0, count, count), minlength=count)
         means[sample] = weights @ rows / count
         of_scores[sample] = label_sets.mean_average_precision(ranked, weights), weights @ losses / count
-    draws = {
-        **label_sets.metrics_of(means),
-        "mean_average_precision": of_scores[:, 0],
-        "loss": of_scores[:, 1],
+    draws = label_sets.metrics_of(means)
+    overall = {
+        name: of_interval(values[name], drawn, partial(_without_each_row, rows, partial(_set_metric, name)))
+        for name, drawn in draws.items()
     }
-    by_label = {name: metric(means) for name, metric in _SET_METRICS.items()}
+    overall["mean_average_precision"] = of_interval(
+        values["mean_average_precision"],
+        of_scores[:, 0],
+        partial(_without_each_group, count, partial(label_sets.mean_average_precision, ranked)),
+    )
+    overall["loss"] = of_interval(values["loss"], of_scores[:, 1], partial(_means_without_each_row, losses))
     return {
         "count": count,
         "labels": list(labels),
         "threshold": tasks.THRESHOLD,
-        "confidence_level": confidence,
-        "bootstrap_samples": samples,
-        "metrics": {name: _interval(values[name], drawn, confidence) for name, drawn in draws.items()},
-        "per_class": {
-            label: {name: _interval(values[name][i], drawn[:, i], confidence) for name, drawn in by_label.items()}
-            for i, label in enumerate(labels)
-        },
+        **of_interval.described(samples),
+        "metrics": overall,
+        "per_class": of_interval.by_label(
+            labels,
+            {
+                name: (values[name], metric(means), partial(_without_each_row, rows, metric))
+                for name, metric in _SET_METRICS.items()
+            },
+        ),
     }
 
 
-def _score_ratings(ratings: Ratings, samples: int, confidence: float, seed: int) -> dict[str, Any]:
+def _score_ratings(ratings: Ratings, samples: int, of_interval: "_Intervals", seed: int) -> dict[str, Any]:
     values = compute_metrics(ratings)
     generator = np.random.default_rng(seed)
     count = len(ratings.ids)
@@ -225,23 +253,18 @@ def _score_ratings(ratings: Ratings, samples: int, confidence: float, seed: int)
     means = np.empty((samples, rows.shape[1]))
     for sample in range(samples):
         means[sample] = np.bincount(generator.integers(0, count, count), minlength=count) @ rows / count
-    draws = {
-        "mse": regression.squared_error(means),
-        "rmse": np.sqrt(regression.squared_error(means)),
-        "mae": regression.absolute_error(means),
-        "pearson": regression.correlation(means),
-        "loss": regression.squared_error(means),
-    }
     return {
         "count": count,
         "labels": [],
-        "confidence_level": confidence,
-        "bootstrap_samples": samples,
-        "metrics": {name: _interval(values[name], drawn, confidence) for name, drawn in draws.items()},
+        **of_interval.described(samples),
+        "metrics": {
+            name: of_interval(values[name], metric(means), partial(_without_each_row, rows, metric))
+            for name, metric in _RATING_METRICS.items()
+        },
     }
 
 
-def _score_tokens(predictions: TokenSums, samples: int, confidence: float, seed: int) -> dict[str, Any]:
+def _score_tokens(predictions: TokenSums, samples: int, of_interval: "_Intervals", seed: int) -> dict[str, Any]:
     values = compute_metrics(predictions)
     generator = np.random.default_rng(seed)
     count = len(predictions.ids)
@@ -252,10 +275,9 @@ def _score_tokens(predictions: TokenSums, samples: int, confidence: float, seed:
         "count": count,
         "labels": [],
         "tokens": int(predictions.sums[:, 2].sum()),
-        "confidence_level": confidence,
-        "bootstrap_samples": samples,
+        **of_interval.described(samples),
         "metrics": {
-            name: _interval(values[name], metric(sums), confidence)
+            name: of_interval(values[name], metric(sums), partial(_without_each_row, predictions.sums, metric))
             for name, metric in language.metrics_of(sums.shape[1]).items()
         },
     }
@@ -273,13 +295,87 @@ def _row_losses(predictions: Predictions) -> NDArray[np.float64]:
     return -np.log(np.maximum(chosen, np.finfo(np.float64).tiny))
 
 
-def _interval(value: float | None, draws: NDArray[np.float64], confidence: float) -> dict[str, float | None]:
-    if value is None or np.isnan(draws).all():
-        return {"value": value, "low": None, "high": None}
-    # A resample may lack a label altogether; it says nothing about a metric that needs both.
-    tail = (1 - confidence) / 2
-    low, high = np.nanquantile(draws, [tail, 1 - tail])
-    return {"value": value, "low": float(low), "high": float(high)}
+# --- intervals --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Intervals:
+    """How intervals are made of draws."""
+
+    confidence: float
+    method: IntervalMethod
+
+    def __call__(
+        self, value: float | None, draws: NDArray[np.float64], left_out: Callable[[], NDArray[np.float64]]
+    ) -> dict[str, float | None]:
+        """The interval of draws (n,); `left_out` gives the values without each row, (rows,), should they be needed."""
+        # A resample may lack a label altogether; it says nothing about a metric that needs both.
+        draws = draws[~np.isnan(draws)]
+        if value is None or not len(draws):
+            return {"value": value, "low": None, "high": None}
+        if self.method == "percentile":
+            return asdict(percentile_interval(value, draws, self.confidence))
+        values = left_out()
+        return asdict(bca_interval(value, draws, values[~np.isnan(values)], self.confidence))
+
+    def by_label(
+        self,
+        labels: Sequence[str],
+        metrics: Mapping[str, tuple[Sequence[float], NDArray[np.float64], Callable[[], NDArray[np.float64]]]],
+    ) -> dict[str, dict[str, dict[str, float | None]]]:
+        """Intervals of metrics of one label each, of values (labels), draws (n, labels) and the same left out."""
+        left_out = {name: cache(of_rows) for name, (_, _, of_rows) in metrics.items()}
+        return {
+            label: {
+                name: self(values[i], draws[:, i], partial(_column, left_out[name], i))
+                for name, (values, draws, _) in metrics.items()
+            }
+            for i, label in enumerate(labels)
+        }
+
+    def described(self, samples: int) -> dict[str, Any]:
+        return {"confidence_level": self.confidence, "bootstrap_samples": samples, "interval_method": self.method}
+
+
+def _matrix_without_each_row(
+    matrix: NDArray[np.int64], metric: Callable[[NDArray[np.number]], NDArray[np.float64]]
+) -> NDArray[np.float64]:
+    """A metric of the confusion matrix without each row, (rows,) or (rows, labels); all rows of a cell are alike."""
+    cells = np.flatnonzero(matrix)
+    values = []
+    for start in range(0, len(cells), _CELLS_AT_ONCE):
+        chunk = cells[start : start + _CELLS_AT_ONCE]
+        without = np.tile(matrix.ravel(), (len(chunk), 1))
+        without[np.arange(len(chunk)), chunk] -= 1
+        values.append(metric(without.reshape(-1, *matrix.shape)))
+    return np.repeat(np.concatenate(values), matrix.ravel()[cells], axis=0)
+
+
+def _without_each_row(
+    rows: NDArray[np.float64], metric: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+) -> NDArray[np.float64]:
+    """A metric of the means of rows, (rows, columns), without each of them, (rows,) or (rows, labels)."""
+    return metric(_means_without_each_row(rows))
+
+
+def _set_metric(name: str, means: NDArray[np.float64]) -> NDArray[np.float64]:
+    return label_sets.metrics_of(means)[name]
+
+
+def _column(of_rows: Callable[[], NDArray[np.float64]], label: int) -> NDArray[np.float64]:
+    return of_rows()[:, label]
+
+
+def _means_without_each_row(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The means of rows, (rows, ...), without each of them; nothing of a single one."""
+    count = len(rows)
+    return (rows.sum(axis=0) - rows) / (count - 1) if count > 1 else rows[:0]
+
+
+def _without_each_group(count: int, metric: Callable[[NDArray[np.int64]], float]) -> NDArray[np.float64]:
+    """A metric of weights of rows, without each of at most `_GROUPS` random groups of them, (groups,)."""
+    groups = np.random.default_rng(0).permutation(count) % _GROUPS
+    return np.array([metric((groups != group).astype(np.int64)) for group in np.unique(groups)])
 
 
 def describe_scores(split: str, entry: Mapping[str, Any]) -> str:

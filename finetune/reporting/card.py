@@ -242,6 +242,7 @@ def render_card(
         "times_scored": splits.get("test", {}).get("times_scored", 0),
         "confidence_level": recipe.evaluation.confidence_level,
         "bootstrap_samples": recipe.evaluation.bootstrap_samples,
+        "is_bca": any(split.get("interval_method") == "bca" for split in splits.values()),
         "is_pair": recipe.data.text_pair_column is not None,
         "samples": _samples(run, prompt_labels),
         "samples_looked_at": min(len(run.samples()), _MOST_SAMPLES),

@@ -167,6 +167,7 @@ class RunSummary:
     times_scored: int
     confidence_level: float
     bootstrap_samples: int
+    interval_method: str
     metrics: Mapping[str, Metric]
     per_class: Mapping[str, Mapping[str, Metric]]
     confusion_matrix: tuple[tuple[int, ...], ...]
@@ -463,6 +464,7 @@ def _summarize(run: RunDirectory, name: str) -> RunSummary:
         times_scored=test.get("times_scored", 1),
         confidence_level=test.get("confidence_level", recipe.evaluation.confidence_level),
         bootstrap_samples=test.get("bootstrap_samples", recipe.evaluation.bootstrap_samples),
+        interval_method=test.get("interval_method", "percentile"),
         metrics=_metrics(test["metrics"]),
         per_class={printable(label): _metrics(metrics) for label, metrics in test.get("per_class", {}).items()},
         confusion_matrix=tuple(tuple(row) for row in test.get("confusion_matrix", ())),

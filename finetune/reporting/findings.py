@@ -253,6 +253,12 @@ def _unlike_conditions(comparison: Comparison) -> list[str]:
     if len(levels) > 1:
         stated = ", ".join(f"{run.name} {percent(run.confidence_level, 0)}" for run in comparison.runs)
         sentences.append(f"The intervals have different confidence levels: {stated}.")
+    corrected = [run.name for run in comparison.runs if run.interval_method == "bca"]
+    if corrected:
+        others = "" if len(corrected) == len(comparison.runs) else f" of {listed(corrected)}"
+        sentences.append(
+            f"The bootstrap intervals{others} are bias-corrected and accelerated (BCa); those of accuracy are Wilson's."
+        )
     machines = {str([run.environment.get(key) for key in ("device", "processor", "threads", "world_size")])
                 for run in comparison.runs}  # fmt: skip
     if len(machines) > 1:

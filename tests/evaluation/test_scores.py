@@ -6,11 +6,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from scipy.stats import bootstrap
 from sklearn import metrics as sk
 from statsmodels.stats.proportion import proportion_confint
 
 from finetune.evaluation import Predictions, compute_metrics, score
-from finetune.evaluation.classification import confusion, macro_f1
+from finetune.evaluation.classification import RankedScores, confusion, macro_f1, precision
+from finetune.evaluation.predictions import LabelSets, Ratings, TokenSums
 
 
 def predictions(count=400, skill=1.5, seed=0, labels=2):
@@ -51,6 +53,45 @@ def test_intervals_are_those_of_a_bootstrap_over_rows():
         assert interval["high"] == pytest.approx(high, abs=0.15 * width), name
 
 
+def test_bias_corrected_and_accelerated_intervals_are_scipys():
+    made = predictions(120, skill=1.0)
+    entry = score(made, ["a", "b"], samples=4000, confidence=0.9, interval="bca")
+    chosen = made.probabilities[:, 1]
+    statistics = {
+        ("metrics", "macro_f1"): lambda rows: macro_f1(confusion(made.references[rows], made.predicted[rows], 2)),
+        ("metrics", "loss"): lambda rows: -np.log(made.probabilities[rows, made.references[rows]]).mean(),
+        ("metrics", "roc_auc"): lambda rows: RankedScores(chosen[rows], made.references[rows] == 1).area(),
+        ("per_class", "b"): lambda rows: precision(confusion(made.references[rows], made.predicted[rows], 2))[1],
+    }
+    for (part, name), statistic in statistics.items():
+        found = entry[part][name] if part == "metrics" else entry[part][name]["precision"]
+        expected = bootstrap(
+            (np.arange(120),), statistic, n_resamples=4000, confidence_level=0.9, method="BCa", vectorized=False,
+            rng=np.random.default_rng(3),
+        ).confidence_interval  # fmt: skip
+        assert (found["low"], found["high"]) == pytest.approx(tuple(expected), abs=0.08 * (expected[1] - expected[0]))
+    plain = score(made, ["a", "b"], samples=4000, confidence=0.9)
+    assert (plain["interval_method"], entry["interval_method"]) == ("percentile", "bca")
+    assert entry["metrics"]["accuracy"] == plain["metrics"]["accuracy"]
+    assert entry["metrics"]["loss"] != plain["metrics"]["loss"]
+    assert json.loads(json.dumps(entry)) == entry
+
+
+def test_accelerated_intervals_of_every_task_hold_their_values():
+    generator = np.random.default_rng(4)
+    references, ids = generator.normal(size=80), pa.array([str(i) for i in range(80)])
+    ratings = Ratings(ids, references, references + generator.normal(size=80))
+    sets = LabelSets(ids, generator.random((80, 3)) < 0.4, generator.random((80, 3)))
+    tokens = TokenSums(ids, generator.integers([20, 1, 9, 60, 30, 0], [60, 5, 15, 90, 45, 3], (80, 6)).astype(float))
+    for made, labels in ((ratings, []), (sets, ["a", "b", "c"]), (tokens, [])):
+        entry = score(made, labels, samples=500, confidence=0.95, interval="bca")
+        per_class = [metric for metrics in entry.get("per_class", {}).values() for metric in metrics.values()]
+        for metric in (*entry["metrics"].values(), *per_class):
+            assert metric["low"] < metric["value"] < metric["high"]
+        plain = score(made, labels, samples=500, confidence=0.95)["metrics"]
+        assert all(entry["metrics"][name] != plain[name] for name in plain)
+
+
 def test_accuracy_has_wilsons_interval():
     made = predictions(2500)
     entry = score(made, ["a", "b"], samples=100, confidence=0.9)["metrics"]["accuracy"]
@@ -65,8 +106,10 @@ def test_scores_of_one_class_and_of_one_row_are_defined_or_none():
     entry = score(constant, ["a", "b"], samples=100, confidence=0.95)
     assert entry["metrics"]["roc_auc"] == {"value": None, "low": None, "high": None}
     assert json.loads(json.dumps(entry)) == entry
-    single = score(constant.without(frozenset("1234")), ["a", "b"], samples=100, confidence=0.95)
-    assert single["count"] == 1
+    for interval in ("percentile", "bca"):
+        single = score(constant.without(frozenset("1234")), ["a", "b"], samples=100, confidence=0.95, interval=interval)
+        assert single["count"] == 1
+        assert single["metrics"]["loss"]["low"] == single["metrics"]["loss"]["value"]
 
 
 def test_predictions_file_holds_names_and_probabilities_but_no_text(tmp_path):

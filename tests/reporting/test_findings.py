@@ -99,6 +99,14 @@ def test_cautions_about_repeated_scoring_and_unlike_conditions(make_run: MakeRun
     )
 
 
+def test_intervals_that_are_not_of_percentiles_are_said_to_be_others(make_run: MakeRun) -> None:
+    bca = {"interval_method": "bca"}
+    said = "are bias-corrected and accelerated (BCa); those of accuracy are Wilson's."
+    bilstm, gru = make_run("bilstm", 0.9, test=bca), make_run("gru", 0.8, test=bca)
+    assert findings(bilstm, gru).cautions[1] == f"The bootstrap intervals {said}"
+    assert findings(bilstm, make_run("scratch", 0.8)).cautions[1] == f"The bootstrap intervals of bilstm {said}"
+
+
 def without_leaks(accuracy: float) -> dict[str, object]:
     return {"without_leaked_rows": {"count": 900, "left_out": 100, "metrics": {"accuracy": interval(accuracy)}}}
 
