@@ -214,7 +214,8 @@ def seeds_table(over_seeds: OverSeeds) -> Table:
 
 
 def _seeds_row(recipe: RecipeOverSeeds, with_best: bool) -> tuple[Cell, ...]:
-    behind, seeds = Cell(NOTHING), ", ".join(map(str, recipe.seeds))
+    behind = Cell(NOTHING)
+    seeds = ",".join(map(str, recipe.seeds))  # one word: a terminal would put each number on a line
     if recipe.behind is not None:
         behind = _points_cell(recipe.behind, recipe.is_told_apart())
     return (

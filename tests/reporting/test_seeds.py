@@ -183,7 +183,7 @@ def test_every_report_has_the_section(make_run: MakeRun, tmp_path: Path, capsys:
     assert set(gru["spread"]) == {"deviation", "of_seeds", "of_rows"}
     assert bert["behind"] is None
     assert "## Over seeds\n\n| Recipe | Seeds | Mean test accuracy [95 % interval] | Below the best" in markdown
-    assert re.search(r"\| gru \| 3 \(1, 2, 3\) \| 83\.0 % \[.*\| 2\.00 \| 1\.15 \| \d\.\d\d \|", markdown)
+    assert re.search(r"\| gru \| 3 \(1,2,3\) \| 83\.0 % \[.*\| 2\.00 \| 1\.15 \| \d\.\d\d \|", markdown)
     assert '<h2 id="seeds">Over seeds</h2>' in page
     lead = content["findings"]["over_seeds"][0]
     assert lead.startswith("Over seeds, bert (3 seeds)")
