@@ -101,7 +101,7 @@ def render_page(comparison: Comparison, findings: Findings) -> str:
     return page_template("comparison.html.j2").render(
         comparison=comparison,
         findings=findings,
-        table=comparison_table(comparison),
+        table=_without_rates(comparison_table(comparison)),
         over_seeds=None if comparison.over_seeds is None else seeds_table(comparison.over_seeds),
         data=data_parts(comparison.data, comparison.labels, comparison.test_count),
         # Marked as safe: the SVG is made here, and names in it are escaped.
@@ -131,6 +131,13 @@ def render_page(comparison: Comparison, findings: Findings) -> str:
         fold_labels=len(comparison.labels) > FOLDED_LABELS,
         environments=[(run, environment_rows(run), _packages(run.environment)) for run in comparison.runs],
     )
+
+
+def _without_rates(table: Table) -> Table:
+    """Without rows per second, which stand in the table of costs: the page is no wider than a screen."""
+    kept = [place for place, column in enumerate(table.columns) if column.detail != "rows/s"]
+    rows = tuple(tuple(row[place] for place in kept) for row in table.rows)
+    return Table(tuple(table.columns[place] for place in kept), rows)
 
 
 def data_parts(
