@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Container, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ class _Inspected:
     """The probability of each label, (rows, labels), in the order of the rows."""
     model: Classifier | Floor
 
-    @property
+    @cached_property
     def given(self) -> NDArray[np.int64]:
         """The likeliest label of each row, (rows,)."""
         return self.said.argmax(axis=1)

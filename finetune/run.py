@@ -230,7 +230,7 @@ class RunDirectory:
         write_whole(file, text)
 
     def write_json(self, file: Path, content: Mapping[str, Any]) -> None:
-        write_whole(file, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
+        write_whole_json(file, content)
 
     def _read(self, file: Path) -> dict[str, Any]:
         try:
@@ -305,6 +305,11 @@ def open_run(path: str | Path) -> RunDirectory:
     if not (directory / "recipe.yaml").exists():
         raise UserError(f"{path}: not a run directory (it has no recipe.yaml)")
     return RunDirectory(directory)
+
+
+def write_whole_json(file: Path, content: Mapping[str, Any]) -> None:
+    """Values that JSON has, as text for people to read, whole or not at all."""
+    write_whole(file, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
 
 
 def write_whole(file: Path, text: str) -> None:

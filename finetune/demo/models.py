@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 import numpy as np
-import torch
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from finetune import tasks
 from finetune.errors import UserError
+from finetune.evaluation import predict_encoded
 from finetune.generate import Generator, load_generator
 from finetune.models import writes_text
 from finetune.predict import Classifier, load_classifier
@@ -170,10 +170,7 @@ def predict_one(classifier: Classifier, text: str) -> Prediction:
     encoded = classifier.tokenizer(
         [text], truncation=True, max_length=classifier.max_length, return_attention_mask=False
     )
-    device = classifier.model.device
-    batch = {name: tensor.to(device) for name, tensor in tasks.collate(encoded, classifier.tokenizer).items()}
-    with torch.inference_mode():
-        row = tasks.outputs(classifier.model, batch)[0].tolist()
+    row = predict_encoded(classifier.model, classifier.tokenizer, encoded)[0].tolist()
     milliseconds = 1000 * (time.perf_counter() - started)
     tokens, unknown_share, is_cut = _reading(encoded, text, classifier.tokenizer)
     rates = classifier.task == "rate"

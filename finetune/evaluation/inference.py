@@ -1,6 +1,7 @@
 """A model over the rows of a split: batches of like length, each row exactly once, over all processes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import datasets
 import numpy as np
@@ -71,7 +72,14 @@ def predict_one(
     Without the detour over a data set, which takes many times as long as a small model does.
     """
     encoded = tokenizer(text, pair, truncation=True, max_length=max_length, return_attention_mask=False)
-    batch = tasks.collate({name: [ids] for name, ids in encoded.items()}, tokenizer)
+    return predict_encoded(model, tokenizer, {name: [ids] for name, ids in encoded.items()})
+
+
+def predict_encoded(
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase, encoded: Mapping[str, Any]
+) -> NDArray[np.float64]:
+    """What `tasks.outputs` says of a few texts as the tokenizer gave them, in one batch, (texts, columns)."""
+    batch = tasks.collate(encoded, tokenizer)
     was_training = model.training
     model.eval()
     with torch.inference_mode():

@@ -1,6 +1,5 @@
 """Runs by variant and seed -> one table: what each changes, what it trains, how long, and how well."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from finetune.reporting.learning_curve import (
 )
 from finetune.reporting.tables import duration
 from finetune.reporting.text_comparison import refuse_other_parts
-from finetune.run import RunDirectory, write_whole
+from finetune.run import RunDirectory, write_whole, write_whole_json
 from finetune.significance import CONFIDENCE, SAMPLES
 
 
@@ -120,7 +119,7 @@ def _gain(
 
 def write_ablation(summary: Mapping[str, Any], output: Path) -> Path:
     """Write ablation.json and ablation.md; returns the path of the latter."""
-    write_whole(output / "ablation.json", json.dumps(summary, ensure_ascii=False, indent=2) + "\n")
+    write_whole_json(output / "ablation.json", summary)
     write_whole(output / "ablation.md", ablation_markdown(summary))
     return output / "ablation.md"
 

@@ -1,6 +1,5 @@
 """A learning curve -> curve.json, curve.md, curve.svg and one HTML page."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
@@ -20,22 +19,24 @@ from finetune.reporting.learning_curve import (
 )
 from finetune.reporting.page import page_template, style_sheet
 from finetune.reporting.tables import Cell, Column, Table, duration, shortened
-from finetune.run import write_whole
+from finetune.run import write_whole, write_whole_json
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 DATA_FILE, MARKDOWN_FILE, PLOT_FILE, PAGE_FILE = "curve.json", "curve.md", "curve.svg", "curve.html"
-_AXES_HEIGHT, _LEGEND_ROW = 300, 22
+_LEGEND_ROW = 22
 _KEY = 34
 _LONGEST_NAME = 26
+_SHORTEST = 0.1
+"""Seconds: what takes less, such as the majority floor, would stretch the axis for nothing."""
 
 
 def write_curve(summary: Mapping[str, Any], output: Path) -> Path:
     """Write all four into the directory `output`; returns the path of the Markdown file."""
     drawing = plots.standalone(size_plot(summary), style_sheet())
-    write_whole(output / DATA_FILE, json.dumps(summary, ensure_ascii=False, indent=2) + "\n")
+    write_whole_json(output / DATA_FILE, summary)
     write_whole(output / PLOT_FILE, drawing)
     write_whole(output / PAGE_FILE, render_curve_page(summary))
     write_whole(output / MARKDOWN_FILE, curve_markdown(summary))
@@ -134,26 +135,14 @@ def time_plot(summary: Mapping[str, Any]) -> str | None:
     return plots._svg(figure, "times", title, "A point for each number of training rows.", texts)
 
 
-_SHORTEST = 0.1
-"""Seconds: what takes less, such as the majority floor, would stretch the axis for nothing."""
-
-
 def _axes(recipes: Sequence[str], x_label: str, y_label: str) -> "tuple[Figure, Axes, dict[str, str]]":
     """A plot with a key below it, in two columns; the texts are stand-ins in it and what they stand for."""
     from matplotlib.lines import Line2D
 
     rows = (len(recipes) + 1) // 2
-    height = _AXES_HEIGHT + _LEGEND_ROW * rows
-    figure = plots._figure(height)
-    below = 50 + _LEGEND_ROW * rows
-    width = plots.WIDTH
-    axes = figure.add_axes((54 / width, below / height, (width - 66) / width, (height - below - 12) / height))
-    plots._style(axes)
-    axes.set_axisbelow(True)
-    axes.grid(axis="y", color=plots._RULE, linewidth=1)
-    axes.set_xlabel(x_label)
-    axes.set_ylabel(y_label)
+    figure, axes = plots._plain_axes(x_label, y_label, below=_LEGEND_ROW * rows)
     axes.set_xscale("log")
+    width, height = plots.WIDTH, 72 * figure.get_figheight()  # 72 units to the inch
     texts = {}
     for i, name in enumerate(recipes):
         # Down the first column, then down the second.

@@ -12,7 +12,7 @@ from finetune.reporting.findings import listed
 from finetune.reporting.inspection_plots import Mark, MarkedSlice, slice_plot
 from finetune.reporting.page import LineKey, page_template
 from finetune.reporting.tables import NOTHING, Cell, Column, Table, escape_markdown, markdown_table, percent, shortened
-from finetune.run import RunDirectory
+from finetune.run import write_whole, write_whole_json
 
 DATA_FILE, MARKDOWN_FILE, PAGE_FILE = "inspection.json", "inspection.md", "inspection.html"
 INTERVALS = (
@@ -34,11 +34,10 @@ Content = Mapping[str, Any]
 
 def write_inspection(content: Content, output: Path) -> Path:
     """Write the JSON, the Markdown and the page; returns the path of the page."""
-    directory, page = RunDirectory(output), output / PAGE_FILE
-    directory.write_json(output / DATA_FILE, content)
-    directory.write_text(output / MARKDOWN_FILE, inspection_markdown(content))
-    directory.write_text(page, inspection_page(content))
-    return page
+    write_whole_json(output / DATA_FILE, content)
+    write_whole(output / MARKDOWN_FILE, inspection_markdown(content))
+    write_whole(output / PAGE_FILE, inspection_page(content))
+    return output / PAGE_FILE
 
 
 # --- words ------------------------------------------------------------------------------------------------------------
@@ -293,9 +292,8 @@ def inspection_page(content: Content) -> str:
 
 def _marks(content: Content, shares: Mapping[str, Mapping[str, float]], against: Mapping[str, float]) -> list[Mark]:
     return [
-        Mark(i, name, name in content["floors"], share["value"], share["low"], share["high"], against.get(name))
+        Mark(i, name, name in content["floors"], **shares[name], against=against.get(name))
         for i, name in enumerate(content["runs"])
-        if (share := shares[name])
     ]
 
 

@@ -263,10 +263,11 @@ def cost_plot(runs: Sequence[RunSummary]) -> str | None:
     return _svg(figure, "cost", "Test accuracy over the time of training", said, {})
 
 
-def _plain_axes(x_label: str, y_label: str) -> "tuple[Figure, Axes]":
-    height = 310
+def _plain_axes(x_label: str, y_label: str, below: float = 0) -> "tuple[Figure, Axes]":
+    """`below` is room under the axis, in units of the view box."""
+    height = 310 + below
     figure = _figure(height)
-    axes = figure.add_axes((54 / WIDTH, 46 / height, (WIDTH - 66) / WIDTH, (height - 58) / height))
+    axes = figure.add_axes((54 / WIDTH, (46 + below) / height, (WIDTH - 66) / WIDTH, 252 / height))
     _style(axes)
     axes.set_axisbelow(True)
     axes.grid(axis="y", color=_RULE, linewidth=1)
