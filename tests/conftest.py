@@ -1,6 +1,7 @@
 """Every test runs offline, with caches of its own, and so does every process that a test starts."""
 
 import atexit
+import gc
 import os
 import shutil
 import sys
@@ -35,6 +36,13 @@ datasets.disable_progress_bars()
 transformers.utils.logging.disable_progress_bar()
 transformers.utils.logging.set_verbosity_error()
 torch.set_num_threads(2 if _worker is None else 1)
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: whoever collects garbage, as a training does at its end, need not look at it."""
+    gc.collect()
+    gc.freeze()
+
 
 ROOT = Path(__file__).parent.parent
 SHARED_DATA = ROOT.parent / "shared" / "data"

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from reviews import write_csv
 
+from finetune.cli import main
+
 ROOT = Path(__file__).parent.parent.parent
 SCRIPT = str(ROOT / "scripts" / "train_baseline.py")
 RECIPE = """
@@ -20,19 +22,24 @@ training: {num_train_epochs: 2, batch_size: 16, learning_rate: 5e-3, threads: 2}
 evaluation: {bootstrap_samples: 100}
 """
 LAUNCHERS = {
-    "finetune": ["-m", "finetune", "train"],
     "python": [SCRIPT],
     "accelerate launch": ["-m", "accelerate.commands.launch", "--num_processes", "1", SCRIPT],
     "torchrun": ["-m", "torch.distributed.run", "--nproc_per_node", "1", SCRIPT],
 }
 
 
-def test_every_launcher_gives_the_same_weights(tmp_path):
+def digest(run):
+    return hashlib.sha256((run / "model" / "model.safetensors").read_bytes()).hexdigest()
+
+
+def test_every_launcher_gives_the_same_weights(tmp_path, monkeypatch):
     write_csv(tmp_path / "reviews.csv", 300)
     (tmp_path / "launched.yaml").write_text(RECIPE, encoding="utf-8")
     environment = {**os.environ, "HF_HOME": str(tmp_path / "cache")}
     environment.pop("OMP_NUM_THREADS", None)
-    digests = {}
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "launched.yaml", "--name", "finetune"]) == 0
+    digests = {"finetune": digest(tmp_path / "runs" / "finetune")}
     for launcher, arguments in LAUNCHERS.items():
         name = launcher.replace(" ", "-")
         done = subprocess.run(
@@ -42,6 +49,6 @@ def test_every_launcher_gives_the_same_weights(tmp_path):
         assert done.returncode == 0, done.stderr
         run = tmp_path / "runs" / name
         assert json.loads((run / "environment.json").read_text())["world_size"] == 1
-        digests[launcher] = hashlib.sha256((run / "model" / "model.safetensors").read_bytes()).hexdigest()
+        digests[launcher] = digest(run)
     assert len(digests) == 4
     assert len(set(digests.values())) == 1, digests

@@ -6,7 +6,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -33,7 +32,7 @@ def test_the_first_two_commands_are_the_set_up_scripts():
     assert len(shell) == 9
 
 
-def test_own_csv_in_five_minutes(tmp_path):
+def test_own_csv_in_five_minutes(tmp_path, monkeypatch, capsys):
     """The recipe and the commands of the section, word for word, on a file like the one that it shows."""
     header, *examples = blocks("csv")[0].splitlines()
     names = {"positive": "긍정", "negative": "부정"}
@@ -44,19 +43,12 @@ def test_own_csv_in_five_minutes(tmp_path):
     activate, *commands = blocks("bash")[2].splitlines()
     assert activate == "source .venv/bin/activate"
     assert len(commands) == 4
-    script = "\n".join(["set -e", 'finetune() { "$PYTHON" -m finetune "$@"; }', *commands])
-    environment = {**os.environ, "PYTHON": sys.executable}
-    done = subprocess.run(
-        ["bash", "-c", script],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1].split("\t")[0] in ("긍정", "부정")
+    monkeypatch.chdir(tmp_path)
+    for program, *arguments in map(shlex.split, commands):
+        assert program == "finetune"
+        capsys.readouterr()
+        assert main(arguments) == 0, arguments
+    assert capsys.readouterr().out.split("\t")[0] in ("긍정", "부정")
     assert (tmp_path / "reports" / "mine" / "index.html").exists()
 
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -12,25 +13,31 @@ from split_child import run
 CHILD = str(Path(__file__).parent / "split_child.py")
 
 
-def two_processes(directory, model, dtype):
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
-    words = [*launcher, CHILD, str(directory), model, dtype, "4", "2"]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads((directory / "result.json").read_text(encoding="utf-8"))
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory):
+    """What two processes of four rows each come to, by model and precision; they are started once for both."""
+
+    @cache
+    def results(model):
+        directory = tmp_path_factory.mktemp(model)
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
+        words = [*launcher, CHILD, str(directory), model, "float64,float32", "4", "2"]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr
+        return directory
+
+    return lambda model, dtype: json.loads((results(model) / dtype / "result.json").read_text(encoding="utf-8"))
 
 
-def outcomes(tmp_path, model, dtype):
-    for name in ("8x1", "2x4", "processes"):
-        (tmp_path / name).mkdir()
+def outcomes(tmp_path, two_processes, model, dtype):
     yield run(tmp_path / "8x1", model, dtype, 8, 1)
     yield run(tmp_path / "2x4", model, dtype, 2, 1)
-    yield two_processes(tmp_path / "processes", model, dtype)
+    yield two_processes(model, dtype)
 
 
 @pytest.mark.parametrize("model", ["bilstm-stacked", pytest.param("encoder", marks=pytest.mark.slow)])
-def test_in_float64_every_step_is_equal_to_1e_9(tmp_path, model):
-    whole, *others = outcomes(tmp_path, model, "float64")
+def test_in_float64_every_step_is_equal_to_1e_9(tmp_path, two_processes, model):
+    whole, *others = outcomes(tmp_path, two_processes, model, "float64")
     assert len(whole["loss"]) == 50
     assert min(whole["targets"]) < max(whole["targets"]) == 8  # ragged steps are among them
     for other in others:
@@ -40,8 +47,8 @@ def test_in_float64_every_step_is_equal_to_1e_9(tmp_path, model):
         assert np.abs(np.array(other["probabilities"]) - np.array(whole["probabilities"])).max() < 1e-9
 
 
-def test_in_float32_the_first_step_agrees_and_the_residuals_lean_to_no_side(tmp_path):
-    whole, *others = outcomes(tmp_path, "bilstm-stacked", "float32")
+def test_in_float32_the_first_step_agrees_and_the_residuals_lean_to_no_side(tmp_path, two_processes):
+    whole, *others = outcomes(tmp_path, two_processes, "bilstm-stacked", "float32")
     for other in others:
         residuals = np.array(other["loss"]) - np.array(whole["loss"])
         assert abs(residuals[0]) < 1e-5
