@@ -8,7 +8,15 @@ from finetune.cell import train_cell
 from finetune.data import load_splits
 from finetune.errors import UserError
 from finetune.predict import evaluate_split
-from finetune.recipe import DecoderModel, EncoderModel, MajorityFloor, Recipe, RecurrentModel, TfidfFloor
+from finetune.recipe import (
+    DecoderModel,
+    EncoderDecoderModel,
+    EncoderModel,
+    MajorityFloor,
+    Recipe,
+    RecurrentModel,
+    TfidfFloor,
+)
 from finetune.reporting.curve_page import write_curve
 from finetune.reporting.learning_curve import MEASURES, Cell, summarize_curve
 from finetune.run import RunDirectory
@@ -123,7 +131,7 @@ def _train(recipe: Recipe, size: int, seed: int, factor: float, output: Path, co
 def _is_pretrained(recipe: Recipe) -> bool:
     """Whether it begins with anything that was learnt before: a model, or its embeddings."""
     match recipe.model:
-        case EncoderModel() | DecoderModel():
+        case EncoderModel() | DecoderModel() | EncoderDecoderModel():
             return recipe.model.model_name_or_path is not None
         case RecurrentModel():
             return recipe.model.initial_embeddings is not None

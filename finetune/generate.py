@@ -28,7 +28,7 @@ from transformers import (
 from finetune.data.sources import FileOptions, read_file
 from finetune.data.splits import prompt_text
 from finetune.errors import UserError
-from finetune.models import SAMPLING_FIELDS, load_causal_model, max_positions
+from finetune.models import SAMPLING_FIELDS, is_encoder_decoder, load_writer, max_positions
 from finetune.predict_file import check_output, fingerprint, sha256, write_in_chunks
 from finetune.run import run_of
 from finetune.text import load_tokenizer
@@ -67,6 +67,11 @@ class Generator:
     batch_size: int = 32
     labels: Mapping[str, str] = field(default_factory=dict)
     """Values of prompt columns and what they were called in training."""
+
+    @property
+    def has_encoder(self) -> bool:
+        """Whether prompts are read by an encoder, and what is written does not begin with them."""
+        return is_encoder_decoder(self.model)
 
     def generate(
         self, prompts: Sequence[Prompt], options: Mapping[str, Any] | None = None, *, seed: int | None = None
@@ -109,7 +114,7 @@ class Generator:
         if seed is not None:
             set_seed(seed)
         ids = self.encode(prompt, new_tokens)
-        streamer = TextStreamer(self.tokenizer, skip_prompt=self.chats, skip_special_tokens=True)
+        streamer = TextStreamer(self.tokenizer, skip_prompt=self.chats or self.has_encoder, skip_special_tokens=True)
         self._write([ids], config, self._room(ids, new_tokens), streamer)
 
     def pieces(
@@ -125,7 +130,8 @@ class Generator:
         """
         config, new_tokens = self.configuration(options or {})
         ids = self.encode(prompt, new_tokens)
-        streamer = TextIteratorStreamer(self.tokenizer, skip_prompt=self.chats, skip_special_tokens=True)
+        apart = self.chats or self.has_encoder
+        streamer = TextIteratorStreamer(self.tokenizer, skip_prompt=apart, skip_special_tokens=True)
         unwanted = _Unwanted()
         if seed is not None:
             set_seed(seed)
@@ -136,7 +142,7 @@ class Generator:
             finally:
                 streamer.on_finalized_text("", stream_end=True)  # whoever waits must not wait for ever
 
-        before = 0 if self.chats else len(self._decode(ids))  # what comes first is the prompt
+        before = 0 if apart else len(self._decode(ids))  # what comes first is the prompt
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="writing") as thread:
             writing = thread.submit(write)
             try:
@@ -183,6 +189,10 @@ class Generator:
         if self.chats:
             messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
             ids = chat_ids(messages, self.tokenizer)
+        elif self.has_encoder:
+            # Cut at its end, as in training; the end token stays.
+            most = max_positions(self.model)
+            return list(self.tokenizer(str(prompt), truncation=most is not None, max_length=most)["input_ids"])
         else:
             ids = prompt_ids(str(prompt), self.tokenizer)
         positions = max_positions(self.model)
@@ -195,7 +205,8 @@ class Generator:
     def _room(self, ids: Sequence[int], new_tokens: int) -> int:
         """How many tokens can be written after a prompt."""
         positions = max_positions(self.model)
-        return new_tokens if positions is None else min(new_tokens, positions - len(ids))
+        before = 1 if self.has_encoder else len(ids)
+        return new_tokens if positions is None else min(new_tokens, positions - before)
 
     def _write(
         self,
@@ -208,8 +219,12 @@ class Generator:
         longest = max(len(ids) for ids in prompts)
         pad = self.tokenizer.pad_token_id
         device = self.model.device
-        input_ids = torch.tensor([[pad] * (longest - len(ids)) + list(ids) for ids in prompts], device=device)
-        mask = torch.tensor([[0] * (longest - len(ids)) + [1] * len(ids) for ids in prompts], device=device)
+        rows = [[pad] * (longest - len(ids)) + list(ids) for ids in prompts]
+        shown = [[0] * (longest - len(ids)) + [1] * len(ids) for ids in prompts]
+        if self.has_encoder:  # padded behind, as in training
+            rows = [list(ids) + [pad] * (longest - len(ids)) for ids in prompts]
+            shown = [of_row[::-1] for of_row in shown]
+        input_ids, mask = torch.tensor(rows, device=device), torch.tensor(shown, device=device)
         try:
             with torch.inference_mode():
                 writer: Any = self.model
@@ -227,7 +242,11 @@ class Generator:
         ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
         of_each = len(output) // len(prompts)
         texts = [
-            self._written(prompts[number // of_each], ids[longest:].tolist(), ends) for number, ids in enumerate(output)
+            # An encoder's prompt is not repeated: there is the token that the decoder starts from.
+            self._written([], ids[1:].tolist(), ends)
+            if self.has_encoder
+            else self._written(prompts[number // of_each], ids[longest:].tolist(), ends)
+            for number, ids in enumerate(output)
         ]
         return [texts[i : i + of_each] for i in range(0, len(texts), of_each)]
 
@@ -276,8 +295,9 @@ def load_generator(run_or_model: str, revision: str | None = None) -> Generator:
                 f"{run.path}: its task is {recipe.task}, it does not write text; `finetune predict` uses it"
             )
         source, chats, labels = run.trained_model(), recipe.data.holds_chats, recipe.data.labels or {}
-    tokenizer = load_tokenizer(source, revision, generates=True)
-    return Generator(load_causal_model(source, revision), tokenizer, chats, labels=labels)
+    model = load_writer(source, revision)
+    tokenizer = load_tokenizer(source, revision, generates=True, pairs=is_encoder_decoder(model))
+    return Generator(model, tokenizer, chats, labels=labels)
 
 
 def generate_file(

@@ -16,10 +16,19 @@ from finetune.data import load_file, load_splits
 from finetune.data.splits import column, label_array
 from finetune.errors import UserError
 from finetune.evaluation import predict_one, predict_outputs, record_scores
-from finetune.models import Floor, load_causal_model, load_model, match_inputs, max_positions, writes_text
+from finetune.models import (
+    Floor,
+    decoder_start,
+    is_encoder_decoder,
+    load_model,
+    load_writer,
+    match_inputs,
+    max_positions,
+    writes_text,
+)
 from finetune.recipe import Data, Evaluation, MajorityFloor, Task, TfidfFloor
 from finetune.run import RunDirectory, open_run, run_of
-from finetune.text import encode_documents, load_tokenizer
+from finetune.text import encode_documents, encode_pairs, load_tokenizer
 
 _CONTEXT = 1024
 """Documents are read in windows of so many tokens by models that could read longer ones."""
@@ -102,7 +111,11 @@ class LanguageModel:
 
     def evaluate_rows(self, rows: datasets.Dataset) -> tuple[NDArray[Any], NDArray[np.float64]]:
         """`causal.SIZES` of each row, (rows, 4), and the sums of its predicted tokens, (rows, 2)."""
-        encoded = encode_documents(rows, self.tokenizer, self.max_length, chats=self.chats)
+        if is_encoder_decoder(self.model):
+            assert self.max_length is not None
+            encoded = encode_pairs(rows, self.tokenizer, self.max_length, decoder_start(self.model))
+        else:
+            encoded = encode_documents(rows, self.tokenizer, self.max_length, chats=self.chats)
         accelerator = Accelerator(cpu=self.model.device.type == "cpu")
         outputs = predict_outputs(
             self.model, encoded, self.tokenizer, accelerator, self.batch_size, stream_length=self.stream_length
@@ -143,13 +156,15 @@ def load_language_model(run_or_model: str) -> LanguageModel | None:
     if run is None:
         if not writes_text(run_or_model):
             return None
-        model, tokenizer = load_causal_model(run_or_model), load_tokenizer(run_or_model, generates=True)
+        model = load_writer(run_or_model)
+        tokenizer = load_tokenizer(run_or_model, generates=True, pairs=is_encoder_decoder(model))
         return LanguageModel(model, tokenizer, min(max_positions(model) or _CONTEXT, _CONTEXT))
     recipe = run.recipe()
     if recipe.task != "generate":
         return None
     source = run.trained_model()
-    model, tokenizer = load_causal_model(source), load_tokenizer(source, generates=True)
+    model = load_writer(source)
+    tokenizer = load_tokenizer(source, generates=True, pairs=is_encoder_decoder(model))
     return LanguageModel(
         model,
         tokenizer,

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from finetune.models import decoder_start
 from finetune.recipe import Recipe
 from finetune.run import RunDirectory
 from finetune.text.causal import chat_ids, prompt_ids
@@ -32,13 +33,15 @@ def record_probe(run: RunDirectory, model: PreTrainedModel, tokenizer: PreTraine
     """Write the run's probe: token ids of each text and its logits, (texts, labels), in the precision of the weights.
 
     Models over a vocabulary give the logits after the last token, at `places` of the vocabulary. Each text is read by
-    itself, so that no padding is in the way. Of models that generate there are prompts too, as token ids.
+    itself, so that no padding is in the way. Of models that generate there are prompts too, as token ids. With an
+    encoder the logits are those after the token that the decoder starts from, which is told.
     """
     task, length = recipe.task, recipe.text.max_length
     config: Any = model.config
     is_over_labels = task in ("classify", "multi_label", "rate")
     # A model may have more embeddings than its tokenizer has tokens, and nobody trains those.
     places = [] if is_over_labels else list(range(0, len(tokenizer), max(1, len(tokenizer) // _PLACES)))[:_PLACES]
+    start = decoder_start(model) if recipe.reads_prompts else None
     ids: list[list[int]] = []
     logits: list[list[float]] = []
     was_training = model.training
@@ -48,6 +51,8 @@ def record_probe(run: RunDirectory, model: PreTrainedModel, tokenizer: PreTraine
     with torch.inference_mode():
         for text, pair in zip(TEXTS, pairs, strict=True):
             encoded = tokenizer(text, pair, truncation=True, max_length=length, return_tensors="pt").to(model.device)
+            if start is not None:
+                encoded["decoder_input_ids"] = torch.tensor([[start]], device=model.device)
             output = model(**encoded).logits[0].double().cpu()
             ids.append(encoded["input_ids"][0].tolist())
             logits.append((output if is_over_labels else output[-1, places]).tolist())
@@ -62,6 +67,7 @@ def record_probe(run: RunDirectory, model: PreTrainedModel, tokenizer: PreTraine
         "max_length": length,
         "input_ids": ids,
         "prompt_ids": _prompts(run, tokenizer, recipe) if task == "generate" else [],
+        "decoder_start": start,
         "places": places,
         "logits": logits,
         "computed_on": {**computed_on(model), "dtype": str(model.dtype).removeprefix("torch.")},
@@ -75,6 +81,8 @@ def _prompts(run: RunDirectory, tokenizer: PreTrainedTokenizerBase, recipe: Reci
     if data.holds_chats:
         return [chat_ids([{"role": "user", "content": TEXTS[3]}], tokenizer)]
     texts = run.prompt_labels() or [TEXTS[-1] if data.prompt_column else ""]
+    if recipe.reads_prompts:
+        return [list(tokenizer(text)["input_ids"]) for text in texts]
     return [prompt_ids(text, tokenizer) for text in texts]
 
 

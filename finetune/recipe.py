@@ -65,6 +65,8 @@ NoiseName = Literal[
 Task = Literal["classify", "multi_label", "rate", "masked_lm", "generate", "word_vectors"]
 TEXT_TASKS: tuple[Task, ...] = ("masked_lm", "generate", "word_vectors")
 """Tasks that learn from text alone, without labels."""
+_READ_PROMPTS = ("encoder_decoder", "seq2seq")
+"""Families whose models read a prompt with an encoder."""
 
 
 class Data(BaseModel):
@@ -234,8 +236,8 @@ class Lora(BaseModel):
     """The names of the layers that get adapters; without any, all linear layers but the output."""
 
 
-class _TransformerModel(BaseModel):
-    """What encoders and decoders have in common: what they start from, dropout and attention."""
+class TransformerModel(BaseModel):
+    """What encoders, decoders and both together have in common: what they start from, dropout and attention."""
 
     model_config = TYPED
 
@@ -267,7 +269,7 @@ class _TransformerModel(BaseModel):
         return self
 
 
-class EncoderModel(_TransformerModel):
+class EncoderModel(TransformerModel):
     """A BERT-family encoder with the head of the task."""
 
     family: Literal["encoder"] = "encoder"
@@ -297,7 +299,7 @@ class EncoderModel(_TransformerModel):
         return self
 
 
-class DecoderModel(_TransformerModel):
+class DecoderModel(TransformerModel):
     """A GPT-type decoder that writes text."""
 
     family: Literal["decoder"] = "decoder"
@@ -402,6 +404,58 @@ class RecurrentModel(_FromScratchModel):
         return self
 
 
+class EncoderDecoderModel(TransformerModel):
+    """A pretrained encoder-decoder (T5, BART) that reads a prompt and writes what follows it."""
+
+    family: Literal["encoder_decoder"] = "encoder_decoder"
+    """The kind of model."""
+    tuning: Literal["full", "lora"] = "full"
+    """What is trained: `full` is every weight, `lora` small adapters beside weights that stay as they were."""
+
+    @model_validator(mode="after")
+    def _begins_with_a_checkpoint(self) -> Self:
+        if self.from_scratch is not None:
+            raise ValueError("from_scratch is for encoders and decoders; family seq2seq learns from random weights")
+        return self
+
+
+class Seq2SeqModel(BaseModel):
+    """A recurrent encoder and decoder with attention between them, for `generate`, that starts from random weights."""
+
+    model_config = TYPED
+
+    family: Literal["seq2seq"] = "seq2seq"
+    """The kind of model."""
+    cell: Literal["rnn", "lstm", "gru"] = "lstm"
+    """The recurrent cell."""
+    embedding_size: PositiveInteger = 128
+    """The width of the token embeddings, which both sides share."""
+    hidden_size: PositiveInteger = 256
+    """The width of the decoder's state; the encoder has half of it in each direction."""
+    num_layers: PositiveInteger = 1
+    """The number of stacked layers of either side."""
+    attention: Literal["none", "dot", "general", "additive"] = "general"
+    """How the decoder scores what it looks back at; `none`: it knows of the prompt what one state holds."""
+    input_feeding: bool = True
+    """Give the decoder with each token what it told the last one from, so that it knows where it has looked."""
+    teacher_forcing: float = Field(default=1.0, ge=0, le=1)
+    """The share of target tokens that the decoder is shown in the last epoch (in the first all), else its own."""
+    dropout: Fraction = 0.2
+    """The dropout rate on embeddings, between layers and before the head."""
+    initialization: Literal["uniform", "orthogonal", "xavier"] = "uniform"
+    """How recurrent weights are drawn."""
+    forget_bias: float = 1.0
+    """The bias that an LSTM's forget gates begin with; 1 lets them begin open."""
+
+    @model_validator(mode="after")
+    def _halves_are_whole(self) -> Self:
+        if self.hidden_size % 2:
+            raise ValueError(f"hidden_size {self.hidden_size} is odd; each direction of the encoder has half of it")
+        if self.forget_bias != 1.0 and self.cell != "lstm":
+            raise ValueError(f"forget_bias is for cell lstm; cell is {self.cell}")
+        return self
+
+
 class WordVectorModel(BaseModel):
     """One vector for each token, learnt from what stands near it: what came before pretrained models."""
 
@@ -454,7 +508,16 @@ class TfidfFloor(BaseModel):
 
 
 Model = Annotated[
-    EncoderModel | DecoderModel | RecurrentModel | BagModel | CnnModel | WordVectorModel | MajorityFloor | TfidfFloor,
+    EncoderModel
+    | DecoderModel
+    | EncoderDecoderModel
+    | RecurrentModel
+    | Seq2SeqModel
+    | BagModel
+    | CnnModel
+    | WordVectorModel
+    | MajorityFloor
+    | TfidfFloor,
     Field(discriminator="family"),
 ]
 
@@ -608,6 +671,19 @@ class Generation(BaseModel):
     top_p: float = Field(default=0.95, gt=0, le=1)
     """Only the likeliest tokens that have this probability together are drawn from."""
 
+    do_sample: bool = True
+    """Draw tokens by their probability; false takes the likeliest, as is right where one answer is."""
+    num_beams: PositiveInteger = 1
+    """Follow this many beginnings at a time and keep the likeliest whole, with do_sample false."""
+
+    @model_validator(mode="after")
+    def _draws_or_not(self) -> Self:
+        if self.do_sample and self.num_beams > 1:
+            raise ValueError("num_beams looks for the likeliest text; set do_sample false")
+        if not self.do_sample and (self.temperature, self.top_p) != (1.0, 0.95):
+            raise ValueError("temperature and top_p are for do_sample true")
+        return self
+
 
 class Recipe(BaseModel):
     """One run, completely described."""
@@ -678,8 +754,8 @@ class Recipe(BaseModel):
             raise ValueError(f"data.file_format text has no labels, and task {self.task} needs them")
         elif self.data.prompt_column or self.data.messages_column:
             raise ValueError(f"data.prompt_column and data.messages_column are for generate; the task is {self.task}")
-        elif self.model.family == "decoder":
-            raise ValueError(f"model.family decoder learns to generate; the task is {self.task}")
+        elif self.model.family in ("decoder", *_READ_PROMPTS):
+            raise ValueError(f"model.family {self.model.family} learns to generate; the task is {self.task}")
         elif self.model.family == "word_vectors":
             raise ValueError(f"model.family word_vectors is for task word_vectors; the task is {self.task}")
         if self.training.truncated_bptt is not None:
@@ -688,6 +764,11 @@ class Recipe(BaseModel):
             if self.data.prompt_column or self.data.messages_column:
                 raise ValueError("training.truncated_bptt reads plain text; leave the prompts out, or it")
         return self
+
+    @property
+    def reads_prompts(self) -> bool:
+        """Whether the model has an encoder for prompts, apart from what writes after them."""
+        return self.model.family in _READ_PROMPTS
 
     @property
     def text_limit(self) -> int:
@@ -710,7 +791,7 @@ class Recipe(BaseModel):
             )
         families: dict[Task, tuple[str, ...]] = {
             "masked_lm": ("encoder",),
-            "generate": ("decoder", "recurrent"),
+            "generate": ("decoder", "recurrent", *_READ_PROMPTS),
             "word_vectors": ("word_vectors",),
         }
         if self.model.family not in families[self.task]:
@@ -720,6 +801,8 @@ class Recipe(BaseModel):
             )
         if self.model.family == "recurrent":
             self._check_language_model(self.model)
+        if self.model.family in _READ_PROMPTS and not self.data.prompt_column:
+            raise ValueError(f"model.family {self.model.family} writes after a prompt; name its data.prompt_column")
         if self.model.family == "encoder" and self.model.tuning != "full":
             raise ValueError(f"task masked_lm trains the whole encoder; model.tuning is {self.model.tuning}")
         if self.model.family == "encoder" and self.model.pooling != "cls":
@@ -1102,7 +1185,9 @@ def _nearest(dotted: str, valid: Sequence[str]) -> str | None:
 _FAMILY_CLASSES: dict[str, type[BaseModel]] = {
     "encoder": EncoderModel,
     "decoder": DecoderModel,
+    "encoder_decoder": EncoderDecoderModel,
     "recurrent": RecurrentModel,
+    "seq2seq": Seq2SeqModel,
     "bag": BagModel,
     "cnn": CnnModel,
     "majority": MajorityFloor,

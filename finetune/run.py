@@ -312,11 +312,6 @@ def write_whole_json(file: Path, content: Mapping[str, Any]) -> None:
     write_whole(file, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
 
 
-def write_whole_json(file: Path, content: Mapping[str, Any]) -> None:
-    """Values that JSON has, as text for people to read, whole or not at all."""
-    write_whole(file, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
-
-
 def write_whole(file: Path, text: str) -> None:
     """Write whole or not at all: a reader never sees half a file."""
     file.parent.mkdir(parents=True, exist_ok=True)

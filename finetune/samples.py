@@ -35,7 +35,8 @@ def write_samples(
     chosen = generator_of_rows.permutation(len(splits.test))[: settings.samples]
     rows = splits.test.select(np.sort(chosen))
     prompts, references = _prompts(rows, chats=chats)
-    options = {"do_sample": True, **settings.model_dump(exclude={"samples"})}
+    unused = set() if settings.do_sample else {"temperature", "top_p"}
+    options = settings.model_dump(exclude={"samples", *unused})
     generator = Generator(model.eval(), tokenizer, chats, recipe.evaluation.batch_size)
     written = [texts[0] for texts in generator.generate(prompts, options, seed=recipe.data.split_seed)]
     texts = [text.text.strip() for text in written]

@@ -83,10 +83,9 @@ def collate(columns: Mapping[str, Sequence[Any]], tokenizer: PreTrainedTokenizer
     if "label" in columns and _are_label_sets(columns["label"]):
         batch["labels"] = torch.tensor(columns["label"], dtype=torch.float32)
     elif "label" in columns and isinstance(columns["label"][0], Sequence | np.ndarray):
-        labels = np.full(batch["input_ids"].shape, IGNORED_LABEL, dtype=np.int64)
-        for row, targets in enumerate(columns["label"]):
-            labels[row, : len(targets)] = targets
-        batch["labels"] = torch.from_numpy(labels)
+        # Of the length of what the tokens are told from: the decoder's, where there is one apart.
+        length = batch.get("decoder_input_ids", batch["input_ids"]).shape[1]
+        batch["labels"] = _padded(columns["label"], length, IGNORED_LABEL)
     elif "label" in columns:
         is_rating = isinstance(columns["label"][0], float)
         batch["labels"] = torch.tensor(columns["label"], dtype=torch.float32 if is_rating else torch.long)
@@ -99,20 +98,28 @@ def _features(columns: Mapping[str, Sequence[Any]]) -> dict[str, Tensor]:
 
 def _tokens(columns: Mapping[str, Sequence[Any]], tokenizer: PreTrainedTokenizerBase) -> dict[str, Tensor]:
     sequences = columns["input_ids"]
-    longest = max(len(ids) for ids in sequences)
-    shape = (len(sequences), longest)
-    input_ids = np.full(shape, tokenizer.pad_token_id, dtype=np.int64)
-    attention_mask = np.zeros(shape, dtype=np.int64)
-    for row, ids in enumerate(sequences):
-        input_ids[row, : len(ids)] = ids
-        attention_mask[row, : len(ids)] = 1
-    batch = {"input_ids": torch.from_numpy(input_ids), "attention_mask": torch.from_numpy(attention_mask)}
+    lengths = torch.tensor([len(ids) for ids in sequences])
+    longest = int(lengths.max())
+    batch = {
+        "input_ids": _padded(sequences, longest, tokenizer.pad_token_id),
+        "attention_mask": (torch.arange(longest) < lengths.unsqueeze(1)).long(),
+    }
     if "token_type_ids" in columns:
-        token_type_ids = np.full(shape, tokenizer.pad_token_type_id, dtype=np.int64)
-        for row, types in enumerate(columns["token_type_ids"]):
-            token_type_ids[row, : len(types)] = types
-        batch["token_type_ids"] = torch.from_numpy(token_type_ids)
+        batch["token_type_ids"] = _padded(columns["token_type_ids"], longest, tokenizer.pad_token_type_id)
+    if "decoder_input_ids" in columns:
+        length = max(len(ids) for ids in columns["decoder_input_ids"])
+        batch["decoder_input_ids"] = _padded(columns["decoder_input_ids"], length, tokenizer.pad_token_id)
+        if "own_tokens" in columns:
+            batch["own_tokens"] = _padded(columns["own_tokens"], length, 0).bool()
     return batch
+
+
+def _padded(rows: Sequence[Sequence[int]], length: int, filling: int) -> Tensor:
+    """Rows of numbers, (rows, length), filled up on the right."""
+    padded = np.full((len(rows), length), filling, dtype=np.int64)
+    for number, row in enumerate(rows):
+        padded[number, : len(row)] = row
+    return torch.from_numpy(padded)
 
 
 def _are_label_sets(labels: Sequence[Any]) -> bool:

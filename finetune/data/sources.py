@@ -21,6 +21,7 @@ import datasets
 import pyarrow
 
 from finetune.data.columns import check_columns, check_repeated, first_line
+from finetune.data.exercises import EXERCISES
 from finetune.data.workbook import read_workbook
 from finetune.errors import UserError
 from finetune.recipe import EMBEDDED_PREFIX, FILE_FORMATS
@@ -51,7 +52,8 @@ def embedded_file(name: str, split: str) -> Path:
     directory = Path(str(resources.files("finetune"))) / "data" / "embedded"
     names = sorted(path.name for path in directory.iterdir() if path.is_dir())
     if name not in names:
-        raise UserError(f"{EMBEDDED_PREFIX}{name}: no such embedded data set; there is {', '.join(names)}")
+        known = ", ".join([*names, *EXERCISES])
+        raise UserError(f"{EMBEDDED_PREFIX}{name}: no such embedded data set; there is {known}")
     return directory / name / f"{split}.tsv"
 
 

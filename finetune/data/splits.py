@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from finetune.data.columns import check_columns
+from finetune.data.exercises import EXERCISES, make_rows
 from finetune.data.sources import FileOptions, embedded_file, read_file, read_hub
 from finetune.errors import UserError
 from finetune.recipe import EMBEDDED_PREFIX, FILE_FORMATS, TEXT_FORMATS, TEXT_TASKS, Data, Task
@@ -105,9 +106,7 @@ _kept: dict[tuple[str, Task, tuple[tuple[int, int], ...]], "_Whole"] = {}
 """The rows that were read last, by what they were read from."""
 
 
-def _whole_splits(
-    data: Data, task: Task, sources: Mapping[str, "Path | _HubSplit"], more_files: Sequence[Path]
-) -> "_Whole":
+def _whole_splits(data: Data, task: Task, sources: "Mapping[str, _Source]", more_files: Sequence[Path]) -> "_Whole":
     """All rows, cleaned and split, what was dropped, and what the labels mean.
 
     What was read last is kept: a learning curve takes samples of the same rows many times over.
@@ -124,9 +123,7 @@ def _whole_splits(
     return dict(rows), {split: dict(counts) for split, counts in dropped.items()}, labels
 
 
-def _read_and_split(
-    data: Data, task: Task, sources: Mapping[str, "Path | _HubSplit"], more_files: Sequence[Path]
-) -> "_Whole":
+def _read_and_split(data: Data, task: Task, sources: "Mapping[str, _Source]", more_files: Sequence[Path]) -> "_Whole":
     raw = {split: _read(data, task, source) for split, source in sources.items()}
     more = [_read(data, task, file) for file in more_files]
     labels = _targets(data, task, [raw["train"], *more], str(sources["train"]))
@@ -218,25 +215,42 @@ class _HubSplit:
         return f"{self.name}, split {self.split}"
 
 
-def _sources(data: Data) -> dict[str, Path | _HubSplit]:
+@dataclass(frozen=True)
+class _Exercise:
+    name: str
+    split: str
+
+    def __str__(self) -> str:
+        return f"{EMBEDDED_PREFIX}{self.name}, split {self.split}"
+
+
+_Source = Path | _HubSplit | _Exercise
+
+
+def _sources(data: Data) -> dict[str, _Source]:
     name = data.dataset_name
     if name is None:
         files = {"train": data.train_file, "validation": data.validation_file, "test": data.test_file}
         return {split: Path(file) for split, file in files.items() if file is not None}
+    if name.removeprefix(EMBEDDED_PREFIX) in EXERCISES and name.startswith(EMBEDDED_PREFIX):
+        return {split: _Exercise(name.removeprefix(EMBEDDED_PREFIX), split) for split in SPLIT_NAMES}
     if name.startswith(EMBEDDED_PREFIX):
         return {split: embedded_file(name.removeprefix(EMBEDDED_PREFIX), split) for split in SPLIT_NAMES}
     splits = {"train": data.train_split, "validation": data.validation_split, "test": data.test_split}
     return {split: _HubSplit(name, named) for split, named in splits.items() if named is not None}
 
 
-def _read(data: Data, task: Task, source: Path | _HubSplit) -> datasets.Dataset:
+def _read(data: Data, task: Task, source: _Source) -> datasets.Dataset:
     label_columns = () if task in TEXT_TASKS else data.label_columns or (data.label_column,)
     text_columns = (data.messages_column or data.text_column, data.text_pair_column, data.prompt_column)
     columns = [name for name in (data.id_column, *text_columns, *label_columns) if name is not None]
     if isinstance(source, Path):
         file_format = "text" if task in TEXT_TASKS and _is_text(data, source.name) else data.file_format
         return read_file(source, FileOptions(file_format, data.encoding, data.quoting), columns)
-    rows = read_hub(source.name, data.dataset_config_name, data.dataset_revision, source.split)
+    if isinstance(source, _Exercise):
+        rows = make_rows(source.name, source.split)
+    else:
+        rows = read_hub(source.name, data.dataset_config_name, data.dataset_revision, source.split)
     for column in columns:
         if column not in rows.column_names:
             raise UserError(f"{source}: no column {column!r} among {', '.join(rows.column_names)}")

@@ -15,7 +15,6 @@ from transformers import BatchEncoding, PreTrainedTokenizerBase
 from finetune import tasks
 from finetune.errors import UserError
 from finetune.evaluation import predict_encoded
-from finetune.evaluation import predict_encoded
 from finetune.generate import Generator, load_generator
 from finetune.models import writes_text
 from finetune.predict import Classifier, load_classifier

@@ -16,7 +16,6 @@ __all__ = [
     "describe_scores",
     "nearest_words",
     "predict_encoded",
-    "predict_encoded",
     "predict_one",
     "predict_outputs",
     "predictions_of",

@@ -77,15 +77,22 @@ def prove(directory: Path) -> dict[str, list[str]]:
 def _load(directory: Path, probe: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """The model in float32 and what transformers said of its loading."""
     if (directory / "adapter_config.json").exists():
-        from peft import AutoPeftModelForCausalLM
+        import peft
 
-        return AutoPeftModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval(), {}
+        adapted = getattr(peft, "AutoPeftModelForSeq2SeqLM" if _has_encoder(probe) else "AutoPeftModelForCausalLM")
+        return adapted.from_pretrained(directory, dtype=torch.float32).eval(), {}
     # Code is run where it is this project's own, which was put beside the weights.
     is_ours = (directory / "pooling.py").exists()
-    model, loading = getattr(transformers, _AUTO_CLASSES[probe["task"]]).from_pretrained(
+    name = "AutoModelForSeq2SeqLM" if _has_encoder(probe) else _AUTO_CLASSES[probe["task"]]
+    model, loading = getattr(transformers, name).from_pretrained(
         directory, dtype=torch.float32, output_loading_info=True, trust_remote_code=is_ours
     )
     return model.eval(), loading
+
+
+def _has_encoder(probe: dict[str, Any]) -> bool:
+    """Whether the model reads with an encoder what its decoder writes after."""
+    return probe.get("decoder_start") is not None
 
 
 def _difference(model: Any, tokenizer: Any, probe: dict[str, Any]) -> tuple[float, float]:
@@ -94,6 +101,8 @@ def _difference(model: Any, tokenizer: Any, probe: dict[str, Any]) -> tuple[floa
     with torch.inference_mode():
         for text, pair, expected in zip(probe["texts"], probe["pairs"], probe["logits"], strict=True):
             encoded = tokenizer(text, pair, truncation=True, max_length=probe["max_length"], return_tensors="pt")
+            if _has_encoder(probe):
+                encoded["decoder_input_ids"] = torch.tensor([[probe["decoder_start"]]])
             logits = model(**encoded).logits[0].double()
             found = logits[-1, probe["places"]] if probe["places"] else logits
             known = torch.tensor(expected, dtype=torch.float64)
@@ -126,7 +135,8 @@ def _stops(directory: Path, model: Any, tokenizer: Any, probe: dict[str, Any]) -
     positions = getattr(model.config, "max_position_embeddings", None) or sys.maxsize
     stopped, of_each = 0, max(1, _WRITTEN_TEXTS // len(probe["prompt_ids"]))
     for prompt in probe["prompt_ids"]:
-        room = max(1, min(length, positions - len(prompt)))
+        before = 1 if _has_encoder(probe) else len(prompt)
+        room = max(1, min(length, positions - before))
         with torch.inference_mode():
             written = model.generate(
                 input_ids=torch.tensor([prompt] * of_each),
@@ -138,7 +148,7 @@ def _stops(directory: Path, model: Any, tokenizer: Any, probe: dict[str, Any]) -
                 max_new_tokens=room,
                 pad_token_id=tokenizer.pad_token_id,
             )
-        stopped += int(torch.isin(written[:, len(prompt) :], torch.tensor(ends)).any(dim=1).sum())
+        stopped += int(torch.isin(written[:, before:], torch.tensor(ends)).any(dim=1).sum())
     said = f"{stopped} of {of_each * len(probe['prompt_ids'])} texts ended by themselves within {length} tokens"
     # A model that never ended a text of its own accord in training's samples has no such promise to keep.
     if share and share > 0.5 and not stopped:

@@ -18,6 +18,8 @@ from finetune.reporting.card import OWN_CODE, Written, render_card
 from finetune.run import RunDirectory
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+_AUTO_TASKS = {"ConditionalGeneration": "Seq2SeqLM"}
+"""What an architecture's name says it is for, and what the class is called that loads it, where they differ."""
 _RUN_FILES = ("data.json", "train_log.jsonl", "scores.json", "probe.json", "beside.json")
 _SECRETS = {
     "a token of the Hub": re.compile(r"\bhf_[A-Za-z0-9]{20,}"),
@@ -138,7 +140,7 @@ def _add_code(directory: Path) -> None:
     home = "recurrent" if kind == "Recurrent" else module
     config["auto_map"] = {
         "AutoConfig": f"{home}.{kind}Config",
-        f"AutoModelFor{task}": f"{module}.{architecture}",
+        f"AutoModelFor{_AUTO_TASKS.get(task, task)}": f"{module}.{architecture}",
     }
     _write_json(directory / "config.json", config)
 

@@ -11,6 +11,7 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -21,6 +22,12 @@ from finetune.errors import UserError
 from finetune.models.adapters import merge_adapter
 from finetune.models.decoder import SAMPLING_FIELDS, build_decoder, refuse_encoder
 from finetune.models.encoder import build_encoder, head
+from finetune.models.encoder_decoder import (
+    build_encoder_decoder,
+    build_seq2seq,
+    decoder_start,
+    is_encoder_decoder,
+)
 from finetune.models.floors import Floor
 from finetune.models.initial_embeddings import save_vectors, start_from_vectors
 from finetune.models.pooled import PooledEncoderForSequenceClassification
@@ -29,16 +36,28 @@ from finetune.models.recurrent import RecurrentConfig, RecurrentForSequenceClass
 from finetune.models.recurrent_lm import RecurrentForCausalLM
 from finetune.models.shallow import ShallowConfig, ShallowForSequenceClassification
 from finetune.models.word_vectors import learn_vectors, start_from_counts
-from finetune.recipe import BagModel, CnnModel, DecoderModel, EncoderModel, RecurrentModel, Task, local_name
+from finetune.recipe import (
+    BagModel,
+    CnnModel,
+    DecoderModel,
+    EncoderDecoderModel,
+    EncoderModel,
+    RecurrentModel,
+    Seq2SeqModel,
+    Task,
+    local_name,
+)
 
 __all__ = [
     "SAMPLING_FIELDS",
     "Floor",
     "build_model",
+    "decoder_start",
     "divide_logits",
+    "is_encoder_decoder",
     "learn_vectors",
-    "load_causal_model",
     "load_model",
+    "load_writer",
     "match_inputs",
     "max_positions",
     "merge_adapter",
@@ -54,8 +73,12 @@ _SAFE: dict[str, Any] = {"trust_remote_code": False, "use_safetensors": True}
 """Of trained models: without an answer transformers asks at the terminal whether to run a repository's code."""
 
 
+_WRITERS = ("CausalLM", "LMHeadModel", "ForConditionalGeneration")
+"""How the names of architectures end that write text."""
+
+
 def build_model(
-    model: EncoderModel | DecoderModel | RecurrentModel | BagModel | CnnModel,
+    model: EncoderModel | DecoderModel | EncoderDecoderModel | RecurrentModel | Seq2SeqModel | BagModel | CnnModel,
     task: Task,
     labels: Sequence[str],
     tokenizer: PreTrainedTokenizerBase,
@@ -67,6 +90,10 @@ def build_model(
         return build_encoder(model, task, labels, tokenizer, max_length, attention)
     if isinstance(model, DecoderModel):
         return build_decoder(model, tokenizer, max_length, attention)
+    if isinstance(model, EncoderDecoderModel):
+        return build_encoder_decoder(model, tokenizer, max_length, attention)
+    if isinstance(model, Seq2SeqModel):
+        return build_seq2seq(model, tokenizer)
     if isinstance(model, BagModel | CnnModel):
         return ShallowForSequenceClassification(
             ShallowConfig(
@@ -171,17 +198,17 @@ def match_inputs(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> 
     )
 
 
-def load_causal_model(name_or_path: str | Path, revision: str | None = None) -> PreTrainedModel:
-    """A model that writes text, in float32, from a `model/` directory or the Hub.
+def load_writer(name_or_path: str | Path, revision: str | None = None) -> PreTrainedModel:
+    """A model that writes text, in float32, from a `model/` directory or the Hub: a decoder, or one with an encoder.
 
     Raises:
         UserError: there is none, it cannot be reached, or it lacks weights.
     """
     name = str(name_or_path)
-    auto_class: Any = AutoModelForCausalLM
     try:
         config = AutoConfig.from_pretrained(local_name(name), revision=revision, trust_remote_code=False)
         refuse_encoder(config, name)
+        auto_class: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         model, loading = auto_class.from_pretrained(
             local_name(name), revision=revision, dtype=torch.float32, output_loading_info=True, **_SAFE
         )
@@ -199,7 +226,7 @@ def writes_text(name_or_path: str | Path, revision: str | None = None) -> bool:
         config = AutoConfig.from_pretrained(local_name(str(name_or_path)), revision=revision, trust_remote_code=False)
     except LOADING_ERRORS:
         return False  # whoever loads it says what is wrong
-    return any(name.endswith(("CausalLM", "LMHeadModel")) for name in config.architectures or [])
+    return any(name.endswith(_WRITERS) for name in config.architectures or [])
 
 
 def load_model(name_or_path: str | Path, revision: str | None = None) -> PreTrainedModel:

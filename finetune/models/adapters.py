@@ -24,7 +24,7 @@ def add_lora(
         UserError: no layer has such a name.
     """
     config = LoraConfig(
-        task_type="SEQ_CLS" if heads else "CAUSAL_LM",
+        task_type="SEQ_CLS" if heads else "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM",
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from finetune.errors import UserError
-from finetune.recipe import DecoderModel, EncoderModel, local_name
+from finetune.recipe import TransformerModel, local_name
 
 # The names under which architectures keep their dropout rates.
 _DROPOUT_NAMES = (
@@ -50,7 +50,7 @@ _UNUSED_ROWS = 256
 
 
 def load_pretrained(
-    model: EncoderModel | DecoderModel,
+    model: TransformerModel,
     auto_class: Any,
     mapping: Any,
     what: str,

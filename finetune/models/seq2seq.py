@@ -1,9 +1,9 @@
 """Sequence to sequence with attention, from scratch, as a Hub-format model that `generate` as T5 and BART do.
 
-An encoder reads the source in both directions; a decoder writes the target token by token, and at each looks back at the
-source (Bahdanau, Cho & Bengio 2015, arXiv:1409.0473), here from the state that has read the token before, as Luong, Pham
-& Manning (2015, arXiv:1508.04025) have it. Without attention all that the decoder knows of the source is the state that
-it begins with (Sutskever, Vinyals & Le 2014, arXiv:1409.3215), so that what attention buys can be seen.
+An encoder reads the source in both directions; a decoder writes the target token by token, and at each looks back at
+the source (Bahdanau, Cho & Bengio 2015, arXiv:1409.0473), here from the state that has read the token before, as Luong,
+Pham & Manning (2015, arXiv:1508.04025) have it. Without attention all that the decoder knows of the source is the state
+that it begins with (Sutskever, Vinyals & Le 2014, arXiv:1409.3215), so that what attention buys can be seen.
 """
 
 from dataclasses import dataclass
@@ -161,7 +161,7 @@ class Seq2SeqEncoder(nn.Module):
         return Seq2SeqEncoderOutput(last_hidden_state=cast("Any", self.dropout(states)), initial_state=initial)
 
 
-class RecurrentSeq2Seq(FromScratchPreTrainedModel, GenerationMixin):
+class Seq2SeqForConditionalGeneration(FromScratchPreTrainedModel, GenerationMixin):
     """Encoder, decoder, attention between them, and the logits of the next token at each place of the target."""
 
     config_class = Seq2SeqConfig
@@ -243,7 +243,8 @@ class RecurrentSeq2Seq(FromScratchPreTrainedModel, GenerationMixin):
         embedded = self.dropout(self.embedding(decoder_input_ids))
         is_stepwise = self.config.input_feeding or own_tokens is not None
         steps = embedded.split(1, dim=1) if is_stepwise else (embedded,)
-        told, looked = [], []
+        told: list[Tensor] = []
+        looked: list[Tensor | None] = []
         for place, step in enumerate(steps):
             if own_tokens is not None and place > 0:
                 step = torch.where(own_tokens[:, place, None, None], self._own(told[-1]), step)
@@ -318,4 +319,4 @@ class RecurrentSeq2Seq(FromScratchPreTrainedModel, GenerationMixin):
 
 
 AutoConfig.register(Seq2SeqConfig.model_type, Seq2SeqConfig, exist_ok=True)
-AutoModelForSeq2SeqLM.register(Seq2SeqConfig, RecurrentSeq2Seq, exist_ok=True)
+AutoModelForSeq2SeqLM.register(Seq2SeqConfig, Seq2SeqForConditionalGeneration, exist_ok=True)

@@ -21,7 +21,7 @@ from finetune.reporting.learning_curve import (
 )
 from finetune.reporting.tables import duration
 from finetune.reporting.text_comparison import refuse_other_parts
-from finetune.run import RunDirectory, write_whole, write_whole_json, write_whole_json
+from finetune.run import RunDirectory, write_whole, write_whole_json
 from finetune.significance import CONFIDENCE, SAMPLES
 
 

@@ -22,6 +22,7 @@ from finetune.recipe import (
     Model,
     Recipe,
     RecurrentModel,
+    Seq2SeqModel,
     Task,
     TfidfFloor,
     published_tree,
@@ -66,6 +67,7 @@ PERSON_SECTIONS = {
 OWN_CODE = {
     "RecurrentForSequenceClassification": ("recurrent.py", "pooling.py"),
     "RecurrentForCausalLM": ("recurrent_lm.py", "recurrent.py", "pooling.py"),
+    "Seq2SeqForConditionalGeneration": ("seq2seq.py", "recurrent.py", "pooling.py"),
     "ShallowForSequenceClassification": ("shallow.py", "recurrent.py", "pooling.py"),
     "PooledEncoderForSequenceClassification": ("pooled.py", "pooling.py"),
 }
@@ -532,6 +534,8 @@ def _own_code(model: Model, task: Task) -> tuple[str, ...]:
     match model:
         case RecurrentModel():
             return OWN_CODE["RecurrentForCausalLM" if task == "generate" else "RecurrentForSequenceClassification"]
+        case Seq2SeqModel():
+            return OWN_CODE["Seq2SeqForConditionalGeneration"]
         case BagModel() | CnnModel():
             return OWN_CODE["ShallowForSequenceClassification"]
         case EncoderModel() if model.pooling != "cls":

@@ -18,11 +18,13 @@ from finetune.recipe import (
     BagModel,
     CnnModel,
     DecoderModel,
+    EncoderDecoderModel,
     EncoderModel,
     MajorityFloor,
     Model,
     Recipe,
     RecurrentModel,
+    Seq2SeqModel,
     TfidfFloor,
     WordVectorModel,
 )
@@ -398,11 +400,15 @@ def describe_model(model: Model) -> str:
             cell = ("Bi" if model.bidirectional else "") + model.cell.upper()
             pooling = "last state" if model.pooling == "last" else f"{model.pooling} pooling"
             return f"{cell}, {model.num_layers} x {model.hidden_size}, {pooling}"
+        case Seq2SeqModel():
+            attention = "no" if model.attention == "none" else model.attention
+            cells = f"Bi{model.cell.upper()} + {model.cell.upper()}"
+            return f"{cells} from scratch, {model.num_layers} x {model.hidden_size}, {attention} attention"
         case BagModel():
             return f"bag of embeddings, {model.embedding_size}, {model.pooling} pooling"
         case CnnModel():
             return f"CNN, {model.filters} filters of {', '.join(map(str, model.kernel_sizes))} tokens each"
-        case EncoderModel() | DecoderModel():
+        case EncoderModel() | DecoderModel() | EncoderDecoderModel():
             if model.from_scratch is not None:
                 sizes, kind = model.from_scratch, "BERT-type" if model.family == "encoder" else "GPT-type"
                 return f"{kind} {model.family} from scratch, {sizes.num_hidden_layers} x {sizes.hidden_size}"
@@ -414,10 +420,10 @@ def describe_model(model: Model) -> str:
             assert_never(model)
 
 
-def describe_tuning(model: EncoderModel | DecoderModel) -> str:
+def describe_tuning(model: EncoderModel | DecoderModel | EncoderDecoderModel) -> str:
     """What was done to a pretrained model, such as "with a new head over the mean of all states, itself frozen"."""
     how = {"frozen": "with a new head, itself frozen", "lora": "fine-tuned by LoRA"}.get(model.tuning, "fine-tuned")
-    if isinstance(model, DecoderModel):
+    if not isinstance(model, EncoderModel):
         return how
     if model.tuning == "last_layers":
         how = f"with its last {_layers(model.trained_layers)} fine-tuned"

@@ -31,8 +31,6 @@ _KEY = 34
 _LONGEST_NAME = 26
 _SHORTEST = 0.1
 """Seconds: what takes less, such as the majority floor, would stretch the axis for nothing."""
-_SHORTEST = 0.1
-"""Seconds: what takes less, such as the majority floor, would stretch the axis for nothing."""
 
 
 def write_curve(summary: Mapping[str, Any], output: Path) -> Path:

@@ -38,7 +38,7 @@ _KOGPT2_VOCABULARY = ("<s>", "</s>", "<usr>", "<pad>", "<sys>", "<unk>", "<mask>
 
 
 @dataclass(frozen=True)
-class _Part:
+class Part:
     """A part of a row: its tokens, the characters that each stands for, and whether they are learnt."""
 
     ids: list[int]
@@ -129,7 +129,7 @@ def encode_documents(
             ids = np.array([token for part in kept for token in part.ids], dtype=np.int64)
             learnt = np.array([part.is_target for part in kept for _ in part.ids], dtype=bool)
             labels = np.where(learnt, ids, IGNORED_LABEL)[1:]
-            sizes = _sizes(kept, tokenizer, int((labels != IGNORED_LABEL).sum()))
+            sizes = sizes_of(kept, tokenizer, int((labels != IGNORED_LABEL).sum()))
             length = max_length or len(labels)
             for start in range(0, len(labels), length):
                 windows["id"].append(row_id)
@@ -153,7 +153,7 @@ def answers(chat: str) -> list[str]:
 
 def _row_parts(
     batch: Mapping[str, Sequence[Any]], tokenizer: PreTrainedTokenizerBase, *, chats: bool
-) -> list[list[_Part]]:
+) -> list[list[Part]]:
     """The parts of each row, special tokens among them."""
     if chats:
         chats_by_row = zip(batch["id"], batch["text"], strict=True)
@@ -168,12 +168,12 @@ def _row_parts(
     ids, offsets = iter(encoded["input_ids"]), iter(encoded["offset_mapping"])
     rows = []
     for row in texts:
-        parts = [_Part(next(ids), next(offsets), text, is_target) for text, is_target in row]
+        parts = [Part(next(ids), next(offsets), text, is_target) for text, is_target in row]
         if not chats:  # a template has its own tokens for starts and ends
             start, end = start_id(tokenizer), tokenizer.eos_token_id
             if parts[0].ids[:1] != [start]:
-                parts.insert(0, _Part([start], [(0, 0)], "", is_target=False))
-            parts.append(_Part([end], [(0, 0)], "", is_target=True))
+                parts.insert(0, Part([start], [(0, 0)], "", is_target=False))
+            parts.append(Part([end], [(0, 0)], "", is_target=True))
         rows.append(parts)
     return rows
 
@@ -216,7 +216,7 @@ def _render(
     return text
 
 
-def _fit(parts: Sequence[_Part], max_length: int, *, cut_prompt: bool) -> list[_Part]:
+def _fit(parts: Sequence[Part], max_length: int, *, cut_prompt: bool) -> list[Part]:
     """Parts of `max_length` + 1 tokens at most (the last is a label alone), without the middle or the end of a row."""
     too_many = sum(len(part.ids) for part in parts) - (max_length + 1)
     kept = list(parts)
@@ -237,7 +237,7 @@ def _fit(parts: Sequence[_Part], max_length: int, *, cut_prompt: bool) -> list[_
     return kept
 
 
-def _sizes(parts: Sequence[_Part], tokenizer: PreTrainedTokenizerBase, targets: int) -> tuple[int, int, int, int]:
+def sizes_of(parts: Sequence[Part], tokenizer: PreTrainedTokenizerBase, targets: int) -> tuple[int, int, int, int]:
     """`SIZES` of what is learnt of a row."""
     size_in_bytes, characters, unknown = 0, 0, 0
     for part in parts:

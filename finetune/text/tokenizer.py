@@ -13,12 +13,13 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 
 from finetune.data import Splits
 from finetune.errors import UserError
-from finetune.recipe import DecoderModel, EncoderModel, Recipe, local_name
+from finetune.recipe import EncoderModel, Recipe, TransformerModel, local_name
 from finetune.run import model_place
 from finetune.text import kobert
 from finetune.text.canary import check_tokenizer
 from finetune.text.causal import KOGPT2_SPECIALS, for_generation, is_kogpt2
 from finetune.text.masking import Masker
+from finetune.text.pairs import for_pairs
 from finetune.text.sampling import unigram_of
 from finetune.text.vocabulary import train_tokenizer
 
@@ -26,11 +27,17 @@ _FAST = "tokenizer.json"
 
 
 def load_tokenizer(
-    name_or_path: str, revision: str | None = None, *, generates: bool = False, joined: bool = False
+    name_or_path: str,
+    revision: str | None = None,
+    *,
+    generates: bool = False,
+    joined: bool = False,
+    pairs: bool = False,
 ) -> PreTrainedTokenizerBase:
     """The tokenizer of a Hub model or a local directory; KoBERT's is built from its original files.
 
-    One for a model that `generates` is made fit for that, and for texts that are `joined` into one.
+    One for a model that `generates` is made fit for that, and for texts that are `joined` into one, or for `pairs` of a
+    prompt that an encoder reads and what is written after it.
 
     Raises:
         UserError: there is none, it cannot be reached, or it reads Korean wrongly.
@@ -49,7 +56,7 @@ def load_tokenizer(
             fast: Any = PreTrainedTokenizerFast
             tokenizer = fast.from_pretrained(name_or_path, revision=revision, **KOGPT2_SPECIALS)
     if generates:
-        tokenizer = for_generation(tokenizer, joined=joined)
+        tokenizer = for_pairs(tokenizer) if pairs else for_generation(tokenizer, joined=joined)
     if tokenizer.pad_token_id is None:
         raise UserError(f"tokenizer {name_or_path!r} has no pad token, so texts cannot be batched; use another one")
     check_tokenizer(tokenizer, name_or_path)
@@ -100,16 +107,19 @@ def build_tokenizer(recipe: Recipe, splits: Splits) -> PreTrainedTokenizerBase:
         UserError: one that is named is not there, cannot be reached, or cannot do what the recipe asks of it.
     """
     model, generates = recipe.model, recipe.task == "generate"
-    joined = recipe.training.truncated_bptt is not None
+    joined, pairs = recipe.training.truncated_bptt is not None, recipe.reads_prompts
     if recipe.text.tokenizer_name_or_path is not None:
         # Of a run its tokenizer is meant, as when its word vectors are.
         named = model_place(recipe.text.tokenizer_name_or_path)
-        tokenizer = load_tokenizer(named, generates=generates, joined=joined)
-    elif isinstance(model, EncoderModel | DecoderModel) and model.model_name_or_path is not None:
-        tokenizer = load_tokenizer(model.model_name_or_path, model.revision, generates=generates, joined=joined)
+        tokenizer = load_tokenizer(named, generates=generates, joined=joined, pairs=pairs)
+    elif isinstance(model, TransformerModel) and model.model_name_or_path is not None:
+        tokenizer = load_tokenizer(
+            model.model_name_or_path, model.revision, generates=generates, joined=joined, pairs=pairs
+        )
     else:
         tokenizer = tokenizer_of_rows(recipe, splits)
-        tokenizer = for_generation(tokenizer, joined=joined) if generates else tokenizer
+        if generates:
+            tokenizer = for_pairs(tokenizer) if pairs else for_generation(tokenizer, joined=joined)
     if recipe.text.subword_sampling_alpha is not None:
         unigram_of(tokenizer)
     if recipe.task == "masked_lm":
@@ -134,5 +144,5 @@ def tokenizer_of_rows(recipe: Recipe, splits: Splits) -> PreTrainedTokenizerBase
         min_frequency=text.min_frequency,
         lowercase=text.lowercase,
         max_length=text.max_length,
-        begin_token=isinstance(model, EncoderModel) or recipe.task == "generate",
+        begin_token=isinstance(model, EncoderModel) or (recipe.task == "generate" and not recipe.reads_prompts),
     )

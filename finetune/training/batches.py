@@ -16,9 +16,9 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerBase
 
 from finetune import tasks
-from finetune.text import Masker, NoiseAugmenter, SubwordSampler
+from finetune.text import Masker, NoiseAugmenter, ScheduledSampler, SubwordSampler
 
-Draw = NoiseAugmenter | SubwordSampler | Masker
+Draw = NoiseAugmenter | SubwordSampler | Masker | ScheduledSampler
 """What makes a row's inputs anew in every epoch."""
 
 Indices = NDArray[np.int64]

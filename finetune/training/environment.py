@@ -18,7 +18,7 @@ from accelerate.utils import set_seed
 
 import finetune
 from finetune.errors import UserError
-from finetune.recipe import VALIDATION_METRICS, DecoderModel, EncoderModel, Recipe, with_values
+from finetune.recipe import VALIDATION_METRICS, Recipe, TransformerModel, with_values
 
 _PACKAGES = (
     "accelerate",
@@ -77,7 +77,7 @@ def resolve(recipe: Recipe) -> Recipe:
         "threads": threads,
         "metric_for_best_model": next(iter(VALIDATION_METRICS[recipe.task]), metric) if metric == "auto" else metric,
     }
-    if not isinstance(recipe.model, EncoderModel | DecoderModel):
+    if not isinstance(recipe.model, TransformerModel):
         return with_values(recipe, training=chosen)
     attention = recipe.model.attn_implementation
     if attention == "auto":
@@ -92,7 +92,7 @@ def _computes_bf16(recipe: Recipe) -> bool:
     # On a processor only matrix products gain from bf16, where it has the instructions; recurrent cells do not.
     capabilities = torch.cpu.get_capabilities()
     has_instructions = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-    return isinstance(recipe.model, EncoderModel | DecoderModel) and has_instructions
+    return isinstance(recipe.model, TransformerModel) and has_instructions
 
 
 def _available_threads() -> int:

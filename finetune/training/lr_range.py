@@ -81,7 +81,7 @@ def learning_rate_range(
     model, tokenizer = _start(recipe, splits)
     assert model is not None
     assert tokenizer is not None
-    encoded = _encode("train", recipe, splits, tokenizer)
+    encoded = _encode("train", recipe, splits, model, tokenizer)
     batches = _batches(recipe, encoded, tokenizer, accelerator)
     optimizer = build_optimizer(model, recipe.training)
     growth = (highest / lowest) ** (1 / (steps - 1))

@@ -33,6 +33,7 @@ from finetune.losses import Criterion, build_criterion, build_set_criterion
 from finetune.models import (
     Floor,
     build_model,
+    decoder_start,
     divide_logits,
     match_inputs,
     merge_adapter,
@@ -47,12 +48,12 @@ from finetune.recipe import (
     VALIDATION_METRICS,
     BagModel,
     CnnModel,
-    DecoderModel,
-    EncoderModel,
     MajorityFloor,
     Recipe,
     RecurrentModel,
+    Seq2SeqModel,
     TfidfFloor,
+    TransformerModel,
     WordVectorModel,
     with_values,
 )
@@ -61,10 +62,12 @@ from finetune.samples import write_samples
 from finetune.text import (
     Masker,
     NoiseAugmenter,
+    ScheduledSampler,
     SubwordSampler,
     build_tokenizer,
     bytes_of_tokens,
     encode_documents,
+    encode_pairs,
     fingerprint,
     save_tokenizer,
 )
@@ -161,7 +164,7 @@ def _start(
     if isinstance(recipe.model, WordVectorModel):
         return None, tokenizer
     attention = "eager"
-    if isinstance(recipe.model, EncoderModel | DecoderModel):
+    if isinstance(recipe.model, TransformerModel):
         attention = recipe.model.attn_implementation
     set_seed(recipe.seed)  # what was drawn before must not matter to the initial weights
     model = build_model(recipe.model, recipe.task, splits.labels, tokenizer, recipe.text.max_length, attention)
@@ -211,7 +214,7 @@ def _train_model(
     main = accelerator.is_main_process
     # A chat that the model's template cannot write must not show at the end only.
     early = ("train", "validation", "test") if recipe.data.holds_chats else ("train", "validation")
-    encoded = {split: _encode(split, recipe, splits, tokenizer) for split in early}
+    encoded = {split: _encode(split, recipe, splits, raw_model, tokenizer) for split in early}
     say(f"{recipe.name}: {_parameter_count(raw_model):,} parameters, {len(tokenizer):,} tokens", main_process=main)
     trainable = sum(p.numel() for p in raw_model.parameters() if p.requires_grad)
     started = time.monotonic()
@@ -241,7 +244,7 @@ def _train_model(
         save_tokenizer(tokenizer, run.model_directory)
     scoring_seconds = 0.0
     for split in _scored_splits(recipe):
-        rows = encoded[split] if split in encoded else _encode(split, recipe, splits, tokenizer)
+        rows = encoded[split] if split in encoded else _encode(split, recipe, splits, raw_model, tokenizer)
         started = time.monotonic()
         with ProgressBar(f"scoring {split}", len(rows), main_process=main) as bar:
             outputs = _outputs(model, rows, recipe, tokenizer, accelerator, bar.advance)
@@ -312,9 +315,13 @@ def _calibrate(
     return told
 
 
-def _encode(split: str, recipe: Recipe, splits: Splits, tokenizer: PreTrainedTokenizerBase) -> datasets.Dataset:
+def _encode(
+    split: str, recipe: Recipe, splits: Splits, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> datasets.Dataset:
     """A split's rows as the model sees them; those that are scored have their masks for good."""
     is_train = split == "train"
+    if recipe.reads_prompts:
+        return encode_pairs(splits[split], tokenizer, recipe.text.max_length, decoder_start(model))
     if recipe.task == "generate":
         return encode_documents(splits[split], tokenizer, recipe.window_length, chats=recipe.data.holds_chats)
     keep_text = is_train and (recipe.text.subword_sampling_alpha is not None or bool(recipe.text.noise))
@@ -398,6 +405,9 @@ def _draws(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> list[Draw]:
         draws.append(SubwordSampler(tokenizer, alpha, recipe.seed, recipe.text.max_length))
     if recipe.task == "masked_lm":
         draws.append(Masker(tokenizer, recipe.masking, recipe.seed))
+    if isinstance(recipe.model, Seq2SeqModel) and recipe.model.teacher_forcing < 1:
+        epochs = recipe.training.num_train_epochs
+        draws.append(ScheduledSampler(recipe.model.teacher_forcing, epochs, recipe.seed))
     return draws
 
 
@@ -418,7 +428,7 @@ def _fit(
     if training.max_steps is not None:
         total_steps = min(total_steps, training.max_steps)
     checkpoint = shared_checkpoint(run, accelerator) if goes_on else None
-    sizes = recipe.model.from_scratch if isinstance(recipe.model, EncoderModel | DecoderModel) else None
+    sizes = recipe.model.from_scratch if isinstance(recipe.model, TransformerModel) else None
     if checkpoint is None and sizes is not None and sizes.initial_embeddings == "ppmi":
         # Before the processes are joined, so that all begin with the main one's.
         say(f"{recipe.name}: counting word vectors", main_process=accelerator.is_main_process)
