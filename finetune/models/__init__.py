@@ -207,8 +207,9 @@ def load_writer(name_or_path: str | Path, revision: str | None = None) -> PreTra
     name = str(name_or_path)
     try:
         config = AutoConfig.from_pretrained(local_name(name), revision=revision, trust_remote_code=False)
-        refuse_encoder(config, name)
         auto_class: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        if not config.is_encoder_decoder:
+            refuse_encoder(config, name)
         model, loading = auto_class.from_pretrained(
             local_name(name), revision=revision, dtype=torch.float32, output_loading_info=True, **_SAFE
         )

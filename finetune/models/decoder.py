@@ -80,6 +80,8 @@ def refuse_encoder(config: PreTrainedConfig, name: str) -> None:
         UserError: it is one.
     """
     if type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False):
+        if config.is_encoder_decoder:
+            raise UserError(f"model {name!r}: {config.model_type} has an encoder too; use model.family encoder_decoder")
         raise UserError(
             f"model {name!r}: {config.model_type} reads in both directions, so each place would see the token that it "
             "is to predict; choose a GPT-style model"
