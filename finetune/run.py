@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,6 +115,11 @@ class RunDirectory:
         return self.path / "samples.jsonl"
 
     @property
+    def attention_file(self) -> Path:
+        """Where a run has an encoder for prompts and wrote samples: where it looked for the first few, as JSON."""
+        return self.path / "attention.json"
+
+    @property
     def adapter_directory(self) -> Path:
         """The LoRA adapters by themselves, where a run trained some; the model has them merged in."""
         return self.path / "adapter"
@@ -204,6 +209,13 @@ class RunDirectory:
         lines = self.samples_file.read_text(encoding="utf-8").split("\n")
         return [json.loads(line) for line in lines if line]
 
+    def attention_maps(self) -> list[dict[str, Any]]:
+        """The source and target tokens of a few samples, and the weights between them; none where there are none."""
+        if not self.attention_file.exists():
+            return []
+        maps: list[dict[str, Any]] = json.loads(self.attention_file.read_text(encoding="utf-8"))["maps"]
+        return maps
+
     def prompt_labels(self) -> list[str]:
         """The labels that a run learnt to write by; none if its prompts are texts, or it has none.
 
@@ -221,6 +233,9 @@ class RunDirectory:
 
     def write_samples(self, records: Iterable[Mapping[str, Any]]) -> None:
         write_whole(self.samples_file, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+
+    def write_attention_maps(self, maps: Sequence[Mapping[str, Any]]) -> None:
+        self.write_json(self.attention_file, {"maps": list(maps)})
 
     def write_recipe(self, recipe: Recipe) -> None:
         write_whole(self.recipe_file, dump_recipe(recipe, relative_to=self.path.resolve()))

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import datasets
@@ -9,14 +10,19 @@ import evaluate
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from finetune.attention_maps import attention_map
 from finetune.data import Splits
 from finetune.data.splits import column, normalized_key
-from finetune.evaluation import metrics
+from finetune.evaluation import metrics, writing
 from finetune.evaluation.scores import new_metric
 from finetune.generate import Generator, Prompt
 from finetune.recipe import Recipe
 from finetune.run import RunDirectory
+from finetune.significance import wilson_interval
 from finetune.text.causal import answers
+
+_MAPS = 3
+"""Of so many texts an attention map is kept."""
 
 
 def write_samples(
@@ -27,7 +33,8 @@ def write_samples(
     The run's samples file gets the row's id, the prompt, what was written, whether the model ended it by itself,
     whether it is a training text, and what stands after the prompt in the data. Rows and seed are the same for all runs
     that share their test rows. The result has `count`, `settings`, and `metrics`: variety, copies of training rows, and
-    where there are prompts how near the texts are to the data's.
+    where there are prompts how near the texts are to the data's; of some of them `intervals`, [low, high] at 95 %. Of
+    the first texts after prompts that an encoder read, the run gets attention maps.
     """
     settings = recipe.generation
     chats = recipe.data.holds_chats
@@ -58,10 +65,26 @@ def write_samples(
     values = _compute(metrics.Variety, predictions=texts)
     values |= _compute(metrics.Copies, predictions=texts, training_texts=training_texts)
     values["stopped"] = float(np.mean([text.stopped for text in written]))
+    # Shares of texts have an interval of their own.
+    intervals = {name: _share_interval(values[name], len(texts)) for name in ("copies", "stopped")}
     if chats or recipe.data.prompt_column is not None:
-        for metric in (metrics.Bleu, metrics.Chrf, metrics.Rouge):
+        for metric in (metrics.ExactMatch, metrics.Bleu, metrics.Chrf, metrics.Rouge):
             values |= _compute(metric, predictions=texts, references=references)
-    return {"count": len(texts), "settings": settings.model_dump(), "metrics": values}
+        intervals["exact_match"] = _share_interval(values["exact_match"], len(texts))
+        intervals["bleu"] = list(writing.bleu_interval(texts, references))
+        intervals["chrf"] = list(writing.chrf_interval(texts, references))
+    if generator.has_encoder:
+        # Of what an encoder reads, a prompt of a chat is none.
+        shown = zip(map(str, prompts[:_MAPS]), texts, strict=False)
+        maps = [attention_map(model, tokenizer, prompt, text, recipe.text.max_length) for prompt, text in shown]
+        run.write_attention_maps([asdict(found) for found in maps if found is not None])
+    return {"count": len(texts), "settings": settings.model_dump(), "metrics": values, "intervals": intervals}
+
+
+def _share_interval(share: float, count: int) -> list[float]:
+    """95 % of where the share may lie, by Wilson's score interval."""
+    interval = wilson_interval(round(share * count), count)
+    return [interval.low, interval.high]
 
 
 def _prompts(rows: datasets.Dataset, *, chats: bool) -> tuple[list[Prompt], list[str]]:

@@ -20,6 +20,7 @@ ROOMS = [
     "evaluation",
     "predict",
     "attribution",
+    "attention_maps",
     "predict_file",
     "generate",
     "samples",

@@ -8,12 +8,16 @@ runs of other letters and digits, in lower case. Variety is counted in words as 
 import re
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
 _UNITS = re.compile(r"[ㄱ-ㅎㅏ-ㅣ가-힣一-鿿㐀-䶿぀-ヿ]|[^\W_ㄱ-ㅎㅏ-ㅣ가-힣一-鿿㐀-䶿぀-ヿ]+")
+_DRAWS = 1000
+"""Of rows, for an interval."""
 _SELF_BLEU_REFERENCES = 200
 """Each text is held against so many others at most; more change the mean little and take their number squared."""
 
@@ -66,6 +70,28 @@ def bleu(texts: Sequence[str], references: Sequence[str]) -> float:
 def chrf(texts: Sequence[str], references: Sequence[str]) -> float:
     """Corpus chrF, 0 to 100: F2 over runs of up to six characters (Popović 2015; sacreBLEU)."""
     return float(CHRF().corpus_score(list(texts), [list(references)]).score)
+
+
+def exact_matches(texts: Sequence[str], references: Sequence[str]) -> NDArray[np.bool_]:
+    """Which texts are equal to their references, white space at the ends aside, (texts,)."""
+    return np.array([text.strip() == wanted.strip() for text, wanted in zip(texts, references, strict=True)])
+
+
+def bleu_interval(texts: Sequence[str], references: Sequence[str]) -> tuple[float, float]:
+    """95 % of what `bleu` comes to when the rows are drawn anew, by sacreBLEU's own bootstrap."""
+    metric = BLEU(tokenize="none", force=True)
+    cut, wanted = ([" ".join(units(text)) for text in side] for side in (texts, references))
+    return _ends(metric.corpus_score(cut, [wanted], n_bootstrap=_DRAWS))
+
+
+def chrf_interval(texts: Sequence[str], references: Sequence[str]) -> tuple[float, float]:
+    """95 % of what `chrf` comes to when the rows are drawn anew, by sacreBLEU's own bootstrap."""
+    return _ends(CHRF().corpus_score(list(texts), [list(references)], n_bootstrap=_DRAWS))
+
+
+def _ends(score: Any) -> tuple[float, float]:
+    # Where sacreBLEU keeps what it prints.
+    return float(score._mean - score._ci), float(score._mean + score._ci)
 
 
 def rouge(texts: Sequence[str], references: Sequence[str]) -> dict[str, float]:

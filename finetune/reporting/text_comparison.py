@@ -14,6 +14,7 @@ import finetune
 from finetune.errors import UserError
 from finetune.recipe import Model, RecurrentModel
 from finetune.reporting import plots
+from finetune.reporting.attention_plot import attention_plot
 from finetune.reporting.comparison import (
     Curve,
     Metric,
@@ -57,6 +58,10 @@ class TextRun:
     metrics: Mapping[str, Metric]
     lead: Metric | None
     samples: Mapping[str, float | None]
+    sample_intervals: Mapping[str, Sequence[float]]
+    """Of some of these, the ends of what chance may make of them."""
+    attention: Sequence[Mapping[str, Any]]
+    """Maps of where it looked in the prompts of the first samples, as its run has them."""
     times_scored: int
     parameters: int | None
     trainable_parameters: int | None
@@ -171,6 +176,8 @@ def _summarize(
         metrics=metrics,
         lead=Metric.drawn(behind, gaps) if gaps.any() else None,
         samples=scores.get("samples", {}).get("metrics", {}),
+        sample_intervals=scores.get("samples", {}).get("intervals", {}),
+        attention=run.attention_maps(),
         times_scored=test.get("times_scored", 1),
         parameters=cost.get("parameters"),
         trainable_parameters=cost.get("trainable_parameters"),
@@ -292,6 +299,7 @@ _SAMPLE_METRICS = {
     "self_bleu": "Self-BLEU",
     "copies": "Copies of training rows",
     "stopped": "Ended by itself",
+    "exact_match": "Exactly right",
     "bleu": "BLEU",
     "chrf": "chrF",
     "rougeL": "ROUGE-L",
@@ -304,14 +312,40 @@ def samples_table(comparison: TextComparison) -> Table | None:
     if not names:
         return None
 
-    def cell(name: str, value: float | None) -> Cell:
+    def said(name: str, value: float) -> str:
+        return f"{value:.1f}" if name in ("self_bleu", "bleu", "chrf") else percent(value)
+
+    def cell(run: TextRun, name: str) -> Cell:
+        value = run.samples.get(name)
         if value is None:
             return Cell(NOTHING)
-        return Cell(f"{value:.1f}" if name in ("self_bleu", "bleu", "chrf") else percent(value))
+        ends = [said(name, end) for end in run.sample_intervals.get(name, ())]
+        return Cell(said(name, value), f"[{', '.join(ends)}]" if ends else "")
 
     columns = (Column("Run", is_number=False), *(Column(_SAMPLE_METRICS[name]) for name in names))
-    rows = tuple((Cell(run.name), *(cell(name, run.samples.get(name)) for name in names)) for run in comparison.runs)
+    rows = tuple((Cell(run.name), *(cell(run, name) for name in names)) for run in comparison.runs)
     return Table(columns, rows)
+
+
+def attention_plots(comparison: TextComparison) -> list[tuple[str, list[str]]]:
+    """For each run that looks back at its prompts, its name and the maps of its first samples, drawn."""
+    return [
+        (
+            run.name,
+            [
+                attention_plot(
+                    found["source"],
+                    found["target"],
+                    found["weights"],
+                    f"attention-{number}-{place}",
+                    f"{run.name}: where it looked for sample {place + 1}",
+                )
+                for place, found in enumerate(run.attention)
+            ],
+        )
+        for number, run in enumerate(comparison.runs)
+        if run.attention
+    ]
 
 
 def text_markdown(comparison: TextComparison) -> str:
@@ -343,6 +377,7 @@ def render_text_page(comparison: TextComparison) -> str:
         table=text_table(comparison),
         samples=samples_table(comparison),
         sentences=sentences(comparison),
+        attention=attention_plots(comparison),
         curves=drawn_curves(
             [("Bits per byte on the validation texts, the fewer the better.", plots.bits_plot(comparison.runs))]
         ),

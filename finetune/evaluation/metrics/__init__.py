@@ -10,6 +10,7 @@ from finetune.evaluation.metrics.bleu import Bleu
 from finetune.evaluation.metrics.chrf import Chrf
 from finetune.evaluation.metrics.confusion_matrix import ConfusionMatrix
 from finetune.evaluation.metrics.copies import Copies
+from finetune.evaluation.metrics.exact_match import ExactMatch
 from finetune.evaluation.metrics.expected_calibration_error import ExpectedCalibrationError
 from finetune.evaluation.metrics.f1 import F1
 from finetune.evaluation.metrics.label_sets import LabelSets
@@ -31,6 +32,7 @@ __all__ = [
     "Chrf",
     "ConfusionMatrix",
     "Copies",
+    "ExactMatch",
     "ExpectedCalibrationError",
     "LabelSets",
     "MatthewsCorrelation",
