@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from decoders import CONTEXT, TEXTS, write_pairs
 from tokenizers import ByteLevelBPETokenizer, SentencePieceUnigramTokenizer
 from tokenizers.processors import TemplateProcessing
@@ -71,11 +72,12 @@ def pairs_recipe(directory: Path, name: str, **sections: Any) -> dict[str, Any]:
     model = FROM_SCRATCH.get(name)
     if model is None:
         checkpoint = directory / "checkpoint"
+        torch.manual_seed(0)
         PRETRAINED[name](checkpoint).save_pretrained(checkpoint)
         model = {"family": "encoder_decoder", "model_name_or_path": str(checkpoint), "dropout": 0.0}
     pairs = str(directory / "pairs.jsonl")
     write_pairs(directory / "pairs.jsonl", 8)
-    epochs = 250 if model["family"] == "seq2seq" else 100
+    epochs = 250 if model["family"] == "seq2seq" else 150
     tree: dict[str, Any] = {
         "name": name,
         "output_dir": str(directory / "runs"),
@@ -86,7 +88,7 @@ def pairs_recipe(directory: Path, name: str, **sections: Any) -> dict[str, Any]:
         "training": {
             "num_train_epochs": epochs,
             "batch_size": 8,
-            "learning_rate": 1e-2,
+            "learning_rate": 1e-2 if model["family"] == "seq2seq" else 4e-3,
             "warmup_ratio": 0.0,
             "eval_steps": epochs,
             "threads": 1,

@@ -4,13 +4,14 @@ from pathlib import Path
 from typing import Any
 
 from decoders import writing_recipe
+from encoder_decoders import pairs_recipe
 from reviews import small_recipe
 
 from finetune.recipe import parse_recipe
 from finetune.training import train
 
-FAMILIES = ("encoder", "bilstm-stacked", "writer", "lora")
-"""An encoder, a recurrent classifier, a recurrent model that writes, and a decoder by LoRA."""
+FAMILIES = ("encoder", "bilstm-stacked", "writer", "lora", "answerer")
+"""An encoder, a recurrent classifier, one that writes, a decoder by LoRA, a recurrent encoder and decoder."""
 
 
 def train_run(directory: Path, family: str) -> Path:
@@ -23,5 +24,8 @@ def train_run(directory: Path, family: str) -> Path:
         if family == "lora":
             tree["model"] |= {"tuning": "lora"}
         return train(parse_recipe(tree)).path
+    if family == "answerer":
+        tree = pairs_recipe(directory, "lstm-general", training={"num_train_epochs": 20, "eval_steps": 20})
+        return train(parse_recipe(tree | {"name": family})).path
     model: Any = {"family": family} if family in ("majority", "tfidf") else family
     return train(small_recipe(directory, model, name=family)).path

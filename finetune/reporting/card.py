@@ -249,6 +249,7 @@ def render_card(
         "samples": _samples(run, prompt_labels),
         "samples_looked_at": min(len(run.samples()), _MOST_SAMPLES),
         "sample_scores": scores.get("samples"),
+        "adapter_class": "AutoPeftModelForSeq2SeqLM" if recipe.reads_prompts else "AutoPeftModelForCausalLM",
         "beside": _beside_text(run),
         "cost": Cost.read(scores.get("cost", {})),
         "environment": environment,

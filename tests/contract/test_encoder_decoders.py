@@ -1,12 +1,15 @@
 """What every model with an encoder for its prompt promises: answers learnt, whatever the batch, cache or loader."""
 
 import json
+import shutil
 
 import pytest
 import torch
 from command_line import fails
+from crashes import Crash, crash_at
 from decoders import CONTEXT, write_pairs
 from encoder_decoders import FROM_SCRATCH, PRETRAINED, pairs_recipe
+from safetensors.torch import load_file
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from finetune.cli import main
@@ -136,3 +139,47 @@ def test_a_decoder_is_no_encoder_decoder(tmp_path, capsys, monkeypatch):
     (tmp_path / "mine.yaml").write_text(json.dumps(tree), encoding="utf-8")
     line = fails(capsys, "train", "mine.yaml")
     assert "embedded:mini-gpt-ko" in line or "end token" in line
+
+
+def test_where_it_looked_is_kept_and_shown(trained, tmp_path):
+    _, run, _ = trained
+    maps = run.attention_maps()
+    looks_back = "none" not in run.name
+    assert len(maps) == (3 if looks_back else 0)
+    for found in maps:
+        assert all(len(row) == len(found["source"]) for row in found["weights"])
+        assert len(found["weights"]) == len(found["target"])
+        assert all(abs(sum(row) - 1) < 0.01 for row in found["weights"])
+    other = shutil.copytree(run.path, tmp_path / "other")
+    assert main(["compare", str(run.path), str(other), "--output", str(tmp_path / "report")]) == 0
+    page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    assert ("Where they looked" in page) == looks_back
+    assert page.count("where it looked for sample") == 2 * len(maps)
+    assert "100.0 %" in page.split("Exactly right")[1]
+
+
+def test_a_crashed_run_goes_on_to_the_same_end(tmp_path, monkeypatch):
+    """With tokens of its own among what the decoder is shown, which are drawn by epoch and row."""
+    outcomes = []
+    for name, step in (("undisturbed", None), ("crashed", 31)):
+        (tmp_path / name).mkdir()
+        recipe = parse_recipe(
+            pairs_recipe(
+                tmp_path / name,
+                "lstm-general",
+                model={"teacher_forcing": 0.3, "dropout": 0.2},
+                training={"num_train_epochs": 40, "save_steps": 7, "batch_size": 4},
+                generation={"samples": 2},
+            )
+        )
+        if step is not None:
+            with monkeypatch.context() as patch:
+                crash_at(patch, step)
+                with pytest.raises(Crash):
+                    train(recipe)
+        run = train(recipe, resume=True)
+        log = [{key: value for key, value in record.items() if key != "seconds"} for record in run.log()]
+        outcomes.append((load_file(run.model_directory / "model.safetensors"), log))
+    (weights, log), (others, other_log) = outcomes
+    assert log == other_log
+    assert all(torch.equal(weights[name], others[name]) for name in weights)

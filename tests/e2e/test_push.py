@@ -88,8 +88,8 @@ def test_a_pushed_run_says_elsewhere_what_it_says_here(trained, family, hub, tmp
     assert "at commit" in captured.out
     card = hub.files("user/there")["README.md"].decode()
     code = re.search(r"```python\n(.*?)```", card, re.DOTALL).group(1)
-    writes = family in ("writer", "lora")
-    assert ("trust_remote_code=True" in code) == (family in ("writer", "bilstm-stacked"))
+    writes = family in ("writer", "lora", "answerer")
+    assert ("trust_remote_code=True" in code) == (family in ("writer", "bilstm-stacked", "answerer"))
     home = tmp_path / "elsewhere"
     # Isolated: what the card shows has to work without this package's directory on the path.
     arguments = ["물", "--seed", "1", "--max_new_tokens", "8"] if writes else TEXTS
