@@ -71,8 +71,12 @@ def write_samples(
         for metric in (metrics.ExactMatch, metrics.Bleu, metrics.Chrf, metrics.Rouge):
             values |= _compute(metric, predictions=texts, references=references)
         intervals["exact_match"] = _share_interval(values["exact_match"], len(texts))
-        intervals["bleu"] = list(writing.bleu_interval(texts, references))
-        intervals["chrf"] = list(writing.chrf_interval(texts, references))
+        for name, ends in (
+            ("bleu", writing.bleu_interval(texts, references)),
+            ("chrf", writing.chrf_interval(texts, references)),
+        ):
+            if ends is not None:
+                intervals[name] = list(ends)
     if generator.has_encoder:
         # Of what an encoder reads, a prompt of a chat is none.
         shown = zip(map(str, prompts[:_MAPS]), texts, strict=False)

@@ -12,6 +12,7 @@ python scripts/update_readme.py ways-encoder-reviews \
     finetune/models/embedded/mini-bert-ko/pretraining/ablation-encoder-reviews-ko.json
 python scripts/update_readme.py ways-from-scratch-reviews \
     finetune/models/embedded/mini-bert-ko/pretraining/ablation-from-scratch-reviews-ko.json
+python scripts/update_readme.py dates reports/dates/comparison.md "What they wrote"
 python scripts/update_readme.py wikitext runs/wikitext2-lstm
 """
 
@@ -28,8 +29,8 @@ from finetune.run import RunDirectory, open_run
 README = Path(__file__).parent.parent / "README.md"
 
 
-def main(block: str, source: Path) -> None:
-    """Replace what stands between the marks of `block` by the table and the words of `source`."""
+def main(block: str, source: Path, heading: str | None = None) -> None:
+    """Replace what stands between the marks of `block` by the table and the words of `source`, below a `heading`."""
     if source.is_dir():
         shown = perplexities(open_run(source))
     elif source.suffix == ".json":
@@ -37,6 +38,10 @@ def main(block: str, source: Path) -> None:
         shown = (ablation_markdown if "variants" in summary else curve_markdown)(summary).strip()
     else:
         text = source.read_text(encoding="utf-8")
+        if heading is not None:
+            # A table alone: what stands below it are rows, which the page has.
+            _, _, text = text.partition(f"\n## {heading}\n")
+            text = text[text.index("| ") :].partition("\n\n")[0]
         shown = text[text.index("| ") :].partition("\n## ")[0].strip()
     begin, end = f"<!-- {block}: written by scripts/update_readme.py -->\n", f"<!-- end of {block} -->"
     before, _, rest = README.read_text(encoding="utf-8").partition(begin)
@@ -70,4 +75,4 @@ def perplexities(run: RunDirectory) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:])

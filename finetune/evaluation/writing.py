@@ -16,6 +16,7 @@ from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
 _UNITS = re.compile(r"[ㄱ-ㅎㅏ-ㅣ가-힣一-鿿㐀-䶿぀-ヿ]|[^\W_ㄱ-ㅎㅏ-ㅣ가-힣一-鿿㐀-䶿぀-ヿ]+")
+_BLEU_ORDER = 4
 _DRAWS = 1000
 """Of rows, for an interval."""
 _SELF_BLEU_REFERENCES = 200
@@ -60,11 +61,22 @@ def self_bleu(texts: Sequence[str]) -> float | None:
     return float(np.mean(scores))
 
 
-def bleu(texts: Sequence[str], references: Sequence[str]) -> float:
-    """Corpus BLEU over units, 0 to 100 (Papineni et al. 2002; sacreBLEU, Post 2018)."""
-    metric = BLEU(tokenize="none", force=True)
-    cut, wanted = ([" ".join(units(text)) for text in side] for side in (texts, references))
-    return float(metric.corpus_score(cut, [wanted]).score)
+def bleu(texts: Sequence[str], references: Sequence[str]) -> float | None:
+    """Corpus BLEU over units, 0 to 100 (Papineni et al. 2002; sacreBLEU, Post 2018).
+
+    None where no reference has the four units that its longest n-gram takes: it would be 0 whatever is written.
+    """
+    score = _bleu(texts, references)
+    return None if score is None else float(score.score)
+
+
+def _bleu(texts: Sequence[str], references: Sequence[str], **options: Any) -> Any:
+    wanted = [units(reference) for reference in references]
+    if max(map(len, wanted), default=0) < _BLEU_ORDER:
+        return None
+    metric = BLEU(tokenize="none", force=True, max_ngram_order=_BLEU_ORDER)
+    cut = [" ".join(units(text)) for text in texts]
+    return metric.corpus_score(cut, [[" ".join(of_row) for of_row in wanted]], **options)
 
 
 def chrf(texts: Sequence[str], references: Sequence[str]) -> float:
@@ -77,11 +89,10 @@ def exact_matches(texts: Sequence[str], references: Sequence[str]) -> NDArray[np
     return np.array([text.strip() == wanted.strip() for text, wanted in zip(texts, references, strict=True)])
 
 
-def bleu_interval(texts: Sequence[str], references: Sequence[str]) -> tuple[float, float]:
-    """95 % of what `bleu` comes to when the rows are drawn anew, by sacreBLEU's own bootstrap."""
-    metric = BLEU(tokenize="none", force=True)
-    cut, wanted = ([" ".join(units(text)) for text in side] for side in (texts, references))
-    return _ends(metric.corpus_score(cut, [wanted], n_bootstrap=_DRAWS))
+def bleu_interval(texts: Sequence[str], references: Sequence[str]) -> tuple[float, float] | None:
+    """95 % of what `bleu` comes to when the rows are drawn anew, by sacreBLEU's own bootstrap; None where it is."""
+    score = _bleu(texts, references, n_bootstrap=_DRAWS)
+    return None if score is None else _ends(score)
 
 
 def chrf_interval(texts: Sequence[str], references: Sequence[str]) -> tuple[float, float]:

@@ -1,16 +1,18 @@
-"""Compare runs: read the run directories, then write comparison.json, comparison.md and index.html."""
+"""Compare runs: read the run directories, then write comparison.json, comparison.md, index.html, attention maps."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from finetune.errors import UserError
+from finetune.reporting import plots
 from finetune.reporting.comparison import Comparison, read_comparison, refuse_repeats
 from finetune.reporting.findings import describe_findings
-from finetune.reporting.page import render_page
+from finetune.reporting.page import render_page, style_sheet
 from finetune.reporting.set_comparison import SetComparison, read_set_comparison, render_set_page, set_markdown
 from finetune.reporting.tables import comparison_markdown
 from finetune.reporting.text_comparison import (
     TextComparison,
+    attention_plots,
     read_text_comparison,
     render_text_page,
     text_markdown,
@@ -48,6 +50,11 @@ def render_comparison(comparison: AnyComparison) -> dict[str, str]:
             DATA_FILE: comparison.to_json(),
             MARKDOWN_FILE: text_markdown(comparison),
             PAGE_FILE: render_text_page(comparison),
+            # By themselves too, the first of each run: pictures for a text of one's own.
+            **{
+                f"attention-{number}.svg": plots.standalone(drawings[0], style_sheet())
+                for number, (_, drawings) in enumerate(attention_plots(comparison), start=1)
+            },
         }
     if isinstance(comparison, SetComparison):
         return {

@@ -308,7 +308,8 @@ _SAMPLE_METRICS = {
 
 def samples_table(comparison: TextComparison) -> Table | None:
     """How varied the samples are, and how near to what stands there; None where no run has any."""
-    names = [name for name in _SAMPLE_METRICS if any(name in run.samples for run in comparison.runs)]
+    runs = comparison.runs
+    names = [name for name in _SAMPLE_METRICS if any(run.samples.get(name) is not None for run in runs)]
     if not names:
         return None
 

@@ -60,3 +60,23 @@ def test_references_alike_score_full_and_others_less():
 def test_copies_are_found_whatever_their_spacing():
     values = compute(metrics.Copies, predictions=["정말좋다!", "새로운 글"], training_texts=["정말 좋다", "나쁘다"])
     assert values == {"copies": 0.5}
+
+
+def test_bleu_is_nothing_where_references_are_too_short_for_it():
+    assert writing.bleu(["1994-09-27"], ["1994-09-27"]) is None
+    assert writing.bleu_interval(["1994-09-27"], ["1994-09-27"]) is None
+
+
+def test_intervals_hold_the_score_and_narrow_with_the_rows():
+    texts, wanted = ["the old cat sat on a mat", "so it was said"], ["the cat sat on the mat", "so it was done there"]
+    for formula, interval in ((writing.bleu, writing.bleu_interval), (writing.chrf, writing.chrf_interval)):
+        widths = []
+        for times in (5, 50):
+            low, high = interval(texts * times, wanted * times)
+            assert low < formula(texts * times, wanted * times) < high
+            widths.append(high - low)
+        assert widths[1] < 0.6 * widths[0]
+
+
+def test_exact_matches_leave_white_space_at_the_ends_aside():
+    assert writing.exact_matches([" a b", "a  b", "A b"], ["a b\n", "a b", "a b"]).tolist() == [True, False, False]

@@ -22,5 +22,5 @@ class Bleu(evaluate.Metric):
         )
 
     def _compute(self, predictions: list[str], references: list[str]) -> dict[str, Any]:
-        """`bleu`, 0 to 100."""
+        """`bleu`, 0 to 100; None where the references are too short for it."""
         return {"bleu": writing.bleu(predictions, references)}
