@@ -20,14 +20,17 @@ def attention_plot(
 
     `name` begins the ids of the element, which a page needs to be its own.
     """
-    upright = max(map(_width, source)) > _NARROW * TEXT_SIZE
-    top = (max(map(_width, source)) if upright else TEXT_SIZE) + 12
+    top = max(_width(token) if _is_turned(token) else TEXT_SIZE for token in source) + 12
     left = max(map(_width, target)) + 12
     width, height = left + _CELL * len(source), top + _CELL * len(target)
     parts = []
     for column, token in enumerate(source):
         x = left + _CELL * (column + 0.5)
-        turned = f' transform="rotate(-90 {x:.1f} {top - 8:.1f})" dy="0.35em"' if upright else ' text-anchor="middle"'
+        turned = (
+            f' transform="rotate(-90 {x:.1f} {top - 8:.1f})" dy="0.35em"'
+            if _is_turned(token)
+            else ' text-anchor="middle"'
+        )
         parts.append(f'<text x="{x:.1f}" y="{top - 8:.1f}"{turned}>{escape(token)}</text>')
     for row, (token, of_row) in enumerate(zip(target, weights, strict=True)):
         y = top + _CELL * row
@@ -49,6 +52,11 @@ def attention_plot(
         f'<title id="{name}-title">{escape(title)}</title>'
         f'<desc id="{name}-description">Looked most: {escape(strongest)}</desc>{"".join(parts)}</svg>'
     )
+
+
+def _is_turned(token: str) -> bool:
+    """Whether a token of the prompt stands upright, being wider than its column."""
+    return _width(token) > _NARROW * TEXT_SIZE
 
 
 def _width(token: str) -> float:
