@@ -67,7 +67,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
-_TAKE_FIELDS = ("train", "pretrain", "tokenizer", "curve", "doctor", "generate", "lr-range", "gradients", "ablate")
+_TAKE_FIELDS = (
+    "train",
+    "pretrain",
+    "tokenizer",
+    "curve",
+    "doctor",
+    "generate",
+    "lr-range",
+    "gradients",
+    "ablate",
+    "control",
+)
 """Commands that take fields of a recipe, or of a generation, as flags."""
 
 
@@ -194,6 +205,15 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--rows", type=int, default=2000, metavar="N", help="test rows to put noise into")
     command.add_argument("--seed", type=int, default=0, metavar="N", help="the seed of those rows and of the noise")
     command.set_defaults(run=_inspect)
+
+    command = add_command("control", help="whether models that write by label write what is asked for")
+    command.add_argument("runs", nargs="+", metavar="RUN", help="run directories that learnt to write by label")
+    command.add_argument("--classifier", required=True, metavar="RUN", help="a run that labels, trained on other texts")
+    command.add_argument("--output", required=True, metavar="DIR", help="where the tables go; they show texts")
+    command.add_argument("--samples", type=int, default=200, metavar="N", help="texts for each label")
+    command.add_argument("--seed", type=int, default=0, metavar="N", help="the seed of what is drawn")
+    command.epilog = "Fields of transformers' GenerationConfig go before the runs' own settings: --temperature 0.7"
+    command.set_defaults(run=_control)
 
     command = add_command(
         "curve",
@@ -577,6 +597,25 @@ def _ablate(options: argparse.Namespace, rest: Sequence[str]) -> None:
     variants, gains = load_variants(options.variants, overrides)
     page = ablate(variants, gains, seeds, Path(options.output), ["finetune", *sys.argv[1:]])
     print(page.read_text(encoding="utf-8"))
+
+
+def _control(options: argparse.Namespace, rest: Sequence[str]) -> None:
+    _quiet_libraries()
+    from finetune.control import control
+    from finetune.generate import generation_options
+    from finetune.progress import say
+
+    writers = [Path(_fetched(run)) for run in options.runs]
+    said, page = control(
+        writers,
+        Path(_fetched(options.classifier)),
+        Path(options.output),
+        samples=options.samples,
+        seed=options.seed,
+        options=generation_options(parse_overrides(rest)),
+    )
+    print("\n".join(said))
+    say(f"\nReport: {page}")
 
 
 def _lr_range(options: argparse.Namespace, rest: Sequence[str]) -> None:

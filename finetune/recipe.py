@@ -128,6 +128,8 @@ class Data(BaseModel):
     """Test rows whose text stands in train or validation too: `keep` scores with and without them, `drop` without."""
     max_train_rows: PositiveInteger | None = None
     """Train on this many rows only, a stratified sample drawn after the splits are made; smaller ones lie in larger."""
+    train_part: str | None = Field(default=None, pattern=r"^[1-9]\d*/[1-9]\d*$")
+    """Train on one part of several of the rows alone, parted by their texts: those of `1/2` and `2/2` share none."""
     train_sample_seed: Integer | None = None
     """The seed of the sample that max_train_rows keeps; without one, `split_seed`."""
     max_validation_rows: PositiveInteger | None = None

@@ -34,6 +34,7 @@ ROOMS = [
     "curve",
     "ablation",
     "inspection",
+    "control",
     "gradients",
     "demo",
     "cli",

@@ -63,6 +63,8 @@ def load_splits(data: Data, task: Task = "classify") -> Splits:
     more_files = [Path(file) for file in data.more_train_files]
     whole, dropped, labels = _whole_splits(data, task, sources, more_files)
     rows = dict(whole)
+    if data.train_part is not None:
+        rows["train"] = _part(rows["train"], data.train_part)
     limits = (data.max_train_rows, data.max_validation_rows, data.max_test_rows)
     for split, limit in zip(SPLIT_NAMES, limits, strict=True):
         if limit is not None and limit < len(rows[split]):
@@ -111,7 +113,14 @@ def _whole_splits(data: Data, task: Task, sources: "Mapping[str, _Source]", more
 
     What was read last is kept: a learning curve takes samples of the same rows many times over.
     """
-    of_samples = {"max_train_rows", "train_sample_seed", "max_validation_rows", "max_test_rows", "leaked_test_rows"}
+    of_samples = {
+        "train_part",
+        "max_train_rows",
+        "train_sample_seed",
+        "max_validation_rows",
+        "max_test_rows",
+        "leaked_test_rows",
+    }
     paths = [source for source in (*sources.values(), *more_files) if isinstance(source, Path)]
     states = [(path.stat().st_mtime_ns, path.stat().st_size) for path in paths if path.exists()]
     key = (data.model_dump_json(exclude=of_samples), task, tuple(states))
@@ -600,7 +609,11 @@ def _key(row: dict[str, Any], *, normalize: bool) -> int:
     parts = [row["text"], row.get("text_pair") or row.get("prompt") or ""]
     if normalize:
         parts = [normalized_key(part) for part in parts]
-    return int.from_bytes(hashlib.blake2b("\0".join(parts).encode("utf-8", "surrogatepass"), digest_size=8).digest())
+    return int.from_bytes(hashlib.blake2b(_encoded("\0".join(parts)), digest_size=8).digest())
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
 
 
 def stratified_order(labels: NDArray[np.number], seed: int) -> Indices:
@@ -626,6 +639,18 @@ def _carve(rows: dict[str, datasets.Dataset], split: str, fraction: float, seed:
     aside = np.isin(inverse, chosen)
     rows[split] = train.select(np.flatnonzero(aside))
     rows["train"] = train.select(np.flatnonzero(~aside))
+
+
+def _part(train: datasets.Dataset, part: str) -> datasets.Dataset:
+    """The rows of a part such as `1/2`, about as many in each: by the text alone, whatever labels or prompts it has."""
+    number, count = (int(found) for found in part.split("/"))
+    if number > count:
+        raise UserError(f"data.train_part {part}: there are {count} parts")
+    digests = (
+        hashlib.blake2b(_encoded(normalized_key(text)), digest_size=8).digest() for text in column(train, "text")
+    )
+    parts = np.fromiter((int.from_bytes(digest) % count for digest in digests), dtype=np.int64, count=len(train))
+    return train.select(np.flatnonzero(parts == number - 1))
 
 
 _FREQUENT = 10

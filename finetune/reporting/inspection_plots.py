@@ -36,9 +36,10 @@ class MarkedSlice:
     title: str
     rows: int
     marks: Sequence[Mark]
+    unit: str = "rows"
 
 
-def slice_plot(slices: Sequence[MarkedSlice], name: str, title: str) -> str:
+def slice_plot(slices: Sequence[MarkedSlice], name: str, title: str, axis: str = "Accuracy, %") -> str:
     """The slices one below the other; open diamonds are what the marks are held against. `name` is for ids."""
     height = _TOP + sum(_HEAD + _ROW * len(part.marks) for part in slices) + _BOTTOM
     figure = plots._figure(height)
@@ -52,7 +53,7 @@ def slice_plot(slices: Sequence[MarkedSlice], name: str, title: str) -> str:
     axes.grid(axis="x", color=plots._RULE, linewidth=1)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
-    axes.set_xlabel("Accuracy, %")
+    axes.set_xlabel(axis)
     texts: dict[str, str] = {}
 
     def write(text: str, x: float, y: float, color: str) -> None:
@@ -64,7 +65,7 @@ def slice_plot(slices: Sequence[MarkedSlice], name: str, title: str) -> str:
     left = -(_LEFT - 4) / (plots.WIDTH - _LEFT - 14)
     y = float(_TOP)
     for part in slices:
-        write(f"{shortened(part.title, 40)}, {part.rows:,} rows", left, y + _HEAD / 2 + 2, plots._INK)
+        write(f"{shortened(part.title, 40)}, {part.rows:,} {part.unit}", left, y + _HEAD / 2 + 2, plots._INK)
         y += _HEAD
         for mark in part.marks:
             write(shortened(mark.name, _NAME_WIDTH), left, y + _ROW / 2, plots._MUTED)
