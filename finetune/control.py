@@ -23,6 +23,7 @@ from finetune.significance import unpaired_difference, wilson_interval
 _SHARED = 0.01
 """Of a writer's training texts, the share that the classifier may have been trained on: short ones come everywhere."""
 _NEW_NGRAM = 4
+_NAMED = 5
 _SHOWN = 5
 """Texts of each label that are shown, the first that were written."""
 
@@ -78,15 +79,17 @@ def control(
 
 def _labels(run: RunDirectory, known: Sequence[str]) -> list[str]:
     """The labels that a run writes by, in the classifier's order."""
-    if run.recipe().task != "generate":
-        raise UserError(f"{run.path}: task {run.recipe().task}; it does not write text")
-    labels = run.prompt_labels()
-    if not labels:
-        raise UserError(f"{run.path}: its prompts are no labels; train with data.prompt_column label")
-    strange = sorted(set(labels) - set(known))
+    recipe = run.recipe()
+    if recipe.task != "generate":
+        raise UserError(f"{run.path}: task {recipe.task}; it does not write text")
+    if recipe.data.prompt_column is None:
+        raise UserError(f"{run.path}: it has no prompts; train it with data.prompt_column label")
+    prompts = set(column(load_splits(recipe.data, recipe.task).train, "prompt"))
+    strange = sorted(prompts - set(known))
     if strange:
-        raise UserError(f"{run.path}: it writes by {', '.join(strange)}; the classifier gives {', '.join(known)}")
-    return [label for label in known if label in labels]
+        named = ", ".join(strange[:_NAMED]) + (" ..." if len(strange) > _NAMED else "")
+        raise UserError(f"{run.path}: it writes by {named}; the classifier gives {', '.join(known)}")
+    return [label for label in known if label in prompts]
 
 
 def _training_keys(splits: Splits) -> frozenset[str]:

@@ -798,7 +798,7 @@ class Recipe(BaseModel):
         }
         if self.model.family not in families[self.task]:
             raise ValueError(
-                f"task {self.task} is for {' and '.join(families[self.task])} models; model.family "
+                f"task {self.task} is for models of family {', '.join(families[self.task])}; model.family "
                 f"{self.model.family} cannot learn it"
             )
         if self.model.family == "recurrent":

@@ -78,7 +78,8 @@ training: {learning_rate: 2e-5, max_steps: 1e3, early_stopping_patience: null}
         (
             "model.family",
             "tree",
-            "model.family needs to be one of encoder, decoder, recurrent, bag, cnn, majority, tfidf",
+            "model.family needs to be one of encoder, decoder, encoder_decoder, recurrent, seq2seq, bag, "
+            "cnn, majority, tfidf, word_vectors",
         ),
         ("model.cell", "lstn", "model.cell: needs rnn | lstm | gru, not 'lstn'"),
         ("data.train_file", "null", "data: set exactly one of dataset_name and train_file"),

@@ -111,7 +111,7 @@ def test_a_second_call_trains_nothing(folder, capsys):
 
 def test_shipped_variants_hold_together():
     for name in shipped_variants():
-        assert len(load_variants([name])[0]) > 8
+        assert len(load_variants([name])[0]) >= 5
     # The README's table is of both.
     variants, _ = load_variants(sorted(shipped_variants()))
     assert len({variant.name for variant, _ in variants}) == len(variants)

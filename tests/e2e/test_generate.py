@@ -266,7 +266,7 @@ def test_chats_are_learnt_and_answered(folder, capsys):
         (["predict", "runs/small", "x"], "it writes text, it has no labels"),
         (["train", "small.yaml", "--task", "classify"], "learns to generate; the task is classify"),
         (["train", "small.yaml", "--data.labels", "{a: a, b: b}"], "needs no labels"),
-        (["pretrain", "small.yaml", "--model", "{family: tfidf}"], "is for decoder and recurrent models"),
+        (["pretrain", "small.yaml", "--model", "{family: tfidf}"], "is for models of family decoder, recurrent,"),
         (["train", "small.yaml", "--text.subword_sampling_alpha", "0.2"], "not for generate"),
         (["train", "prompted.yaml", "--data.messages_column", "m"], "leave prompt_column"),
         (["train", "prompted.yaml", "--data.prompt_column", "none", "--name", "z"], "no column 'none'"),

@@ -121,7 +121,7 @@ def test_the_same_seed_gives_the_same_encoder(pretrained):
     [
         (["train", "small.yaml"], "task masked_lm is for `finetune pretrain small.yaml`"),
         (["pretrain", "nsmc-lstm"], "task classify is for `finetune train nsmc-lstm`"),
-        (["pretrain", "small.yaml", "--model", "{family: recurrent}"], "is for encoder models"),
+        (["pretrain", "small.yaml", "--model", "{family: recurrent}"], "is for models of family encoder;"),
         (["pretrain", "small.yaml", "--data.labels", "{a: a, b: b}"], "needs no labels"),
         (["pretrain", "small.yaml", "--name", "new", "--data.train_file", "none.txt"], "none.txt: no such file"),
         (
