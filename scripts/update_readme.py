@@ -5,6 +5,8 @@ python scripts/update_readme.py writers reports/quickstart-writers/comparison.md
 python scripts/update_readme.py reviews reports/quickstart-writers/reviews.md
 python scripts/update_readme.py nsmc reports/nsmc/comparison.md
 python scripts/update_readme.py curve finetune/models/embedded/mini-bert-ko/pretraining/curve-nsmc.json
+python scripts/update_readme.py transfer-nsmc finetune/models/embedded/mini-bert-ko/pretraining/transfer-nsmc.json
+python scripts/update_readme.py transfer-nsmc3 finetune/models/embedded/mini-bert-ko/pretraining/transfer-nsmc3.json
 python scripts/update_readme.py curve-writers finetune/models/embedded/mini-gpt-ko/pretraining/curve-nsmc.json
 python scripts/update_readme.py word-vectors finetune/models/embedded/mini-bert-ko/pretraining/ablation-vectors.json
 python scripts/update_readme.py ways finetune/models/embedded/mini-bert-ko/pretraining/ablation-nsmc.json

@@ -116,9 +116,17 @@ def test_every_block_that_is_written_by_the_program_has_been():
         assert "| ---: |" in shown or "| :--- |" in shown, name
 
 
-@pytest.mark.parametrize(("block", "model"), [("curve", "mini-bert-ko"), ("curve-writers", "mini-gpt-ko")])
-def test_its_curves_are_what_the_files_say(block, model):
-    account = embedded_model(f"embedded:{model}") / "pretraining" / "curve-nsmc.json"
+@pytest.mark.parametrize(
+    ("block", "model", "study"),
+    [
+        ("transfer-nsmc", "mini-bert-ko", "transfer-nsmc"),
+        ("transfer-nsmc3", "mini-bert-ko", "transfer-nsmc3"),
+        ("curve", "mini-bert-ko", "curve-nsmc"),
+        ("curve-writers", "mini-gpt-ko", "curve-nsmc"),
+    ],
+)
+def test_its_curves_are_what_the_files_say(block, model, study):
+    account = embedded_model(f"embedded:{model}") / "pretraining" / f"{study}.json"
     begin, end = f"<!-- {block}: written by scripts/update_readme.py -->", f"<!-- end of {block} -->"
     shown = README.split(begin)[1].split(end)[0]
     assert shown.strip() == curve_markdown(json.loads(account.read_text(encoding="utf-8"))).strip()
