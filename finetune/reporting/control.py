@@ -34,10 +34,17 @@ def sentences(content: Content) -> list[str]:
             said.append(f"{begin}; there are no test texts to hold that against.")
             continue
         gap = found["to_real"]
-        points = "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * gap[end] for end in ("value", "low", "high")))
-        verdict = "not told apart from them" if gap["low"] <= 0 <= gap["high"] else f"{points} points to them"
-        said.append(f"{begin}, and in {_text(found['real'])} of the data's own test texts: {verdict}.")
+        said.append(f"{begin}, and in {_text(found['real'])} of the data's own test texts: {_verdict(gap)}.")
     return said
+
+
+def _verdict(gap: Mapping[str, float]) -> str:
+    """How what is written stands to real texts, of the difference of their shares."""
+    if gap["low"] <= 0 <= gap["high"]:
+        return "they are not told apart"
+    ends = sorted(abs(100 * gap[end]) for end in ("low", "high"))
+    side = "below" if gap["value"] < 0 else "above"
+    return f"{abs(100 * gap['value']):.1f} [{ends[0]:.1f}, {ends[1]:.1f}] points {side}"
 
 
 def words(content: Content) -> str:
