@@ -206,6 +206,13 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--seed", type=int, default=0, metavar="N", help="the seed of those rows and of the noise")
     command.set_defaults(run=_inspect)
 
+    command = add_command("suggest", help="the likeliest words to go on with, as one types")
+    command.add_argument("model", metavar="RUN|MODEL", help="a model that goes on with a text")
+    command.add_argument("prompt", metavar="TEXT", help="what has been typed; behind a space a new word begins")
+    command.add_argument("--count", type=int, default=5, metavar="N", help="so many words")
+    _add_revision(command)
+    command.set_defaults(run=_suggest)
+
     command = add_command("control", help="whether models that write by label write what is asked for")
     command.add_argument("runs", nargs="+", metavar="RUN", help="run directories that learnt to write by label")
     command.add_argument("--classifier", required=True, metavar="RUN", help="a run that labels, trained on other texts")
@@ -524,6 +531,17 @@ def _generate(options: argparse.Namespace, rest: Sequence[str]) -> None:
         return
     for written in generator.generate([prompt], chosen, seed=options.seed)[0]:
         print(written.text if generator.chats else prompt + written.text)
+
+
+def _suggest(options: argparse.Namespace, _: Sequence[str]) -> None:
+    if options.count < 1:
+        raise UserError(f"--count {options.count}: from 1 on")
+    _quiet_libraries()
+    from finetune.generate import load_generator
+
+    generator = load_generator(_fetched(options.model, options.revision))
+    for word in generator.suggest(options.prompt, options.count):
+        print(f"{word.probability:.3f}\t{word.text.strip()}")
 
 
 def _prompt_and_options(rest: Sequence[str]) -> tuple[str, list[tuple[str, str]]]:

@@ -2,6 +2,7 @@
 
 import collections.abc
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ import pyarrow as pa
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from torch import Tensor
 from transformers import (
     GenerationConfig,
     PreTrainedModel,
@@ -35,6 +37,8 @@ from finetune.text import load_tokenizer
 from finetune.text.causal import chat_ids, prompt_ids
 
 _NEW_TOKENS = 100
+_WORD_TOKENS = 6
+"""The most tokens of a word that is suggested."""
 _REAL = ("temperature", "top_p", "repetition_penalty", "length_penalty", "encoder_repetition_penalty", "guidance_scale")
 _NOT_HERE = {
     "max_length": "say how many tokens are to be written with --max_new_tokens",
@@ -55,6 +59,14 @@ class Written:
     """How many tokens it has, the end token included."""
     stopped: bool
     """Whether the model ended it by itself, rather than at the limit."""
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A word to go on with, with the space before it if there is one, and how likely it is."""
+
+    text: str
+    probability: float
 
 
 @dataclass(frozen=True)
@@ -97,6 +109,100 @@ class Generator:
                 for row, texts in zip(batch, self._write([encoded[i] for i in batch], config, room), strict=True):
                     written[row] = texts
         return written
+
+    def suggest(self, prompt: str, count: int = 5) -> list[Suggestion]:
+        """The likeliest words to go on with, the likeliest first, fast enough to be asked for while one types.
+
+        Behind a prompt that ends in a space a word begins; else its last word is taken for the beginning of one, and
+        read anew: the tokens of a part are often not part of the tokens of the whole. A word's probability is that of
+        its tokens one after the other and of its ending there (a word's beginning or the text's end comes next), among
+        all words that begin as typed, as far as they were looked at: the beginnings that are likeliest, so that of
+        words with several tokens a likely one may be missed.
+
+        Raises:
+            UserError: a model that does not go on with a text.
+        """
+        if self.has_encoder or self.chats:
+            raise UserError("words to go on with are a language model's to suggest; this one answers prompts")
+        spelt, begins_word = self._spelling()
+        before = self.encode(prompt.rstrip(), _WORD_TOKENS)
+        kept = len(before)
+        if prompt and not prompt[-1].isspace():
+            starts = [place for place in range(1, kept) if begins_word[before[place]]]
+            kept = starts[-1] if starts else kept
+        typed = "".join(spelt[token] for token in before[kept:])
+        before = before[:kept]
+        closed = torch.tensor(begins_word, device=self.model.device)
+        open_words = [(0.0, list[int](), typed)]
+        found: list[Suggestion] = []
+        typed_mass, most = 0.0, min(2 * count, len(spelt))
+        for place in range(_WORD_TOKENS + 1):
+            logits = self._next_logits([[*before, *tokens] for _, tokens, _ in open_words])
+            going_on: list[tuple[float, list[int], str]] = []
+            for (chance, tokens, rest), of_next in zip(open_words, logits.log_softmax(dim=-1), strict=True):
+                if tokens and not rest:
+                    text = self._added(prompt.rstrip(), [*before, *tokens])
+                    if text:
+                        found.append(Suggestion(text, math.exp(chance + float(of_next[closed].logsumexp(dim=0)))))
+                allowed = closed if place == 0 else ~closed
+                if rest:
+                    fits = [token.startswith(rest) or (token != "" and rest.startswith(token)) for token in spelt]
+                    allowed = allowed & torch.tensor(fits, device=closed.device)
+                    ends = allowed & torch.tensor([token.startswith(rest) for token in spelt], device=closed.device)
+                    typed_mass += math.exp(chance) * float(of_next[ends].exp().sum())
+                best = of_next.masked_fill(~allowed | self._specials(len(of_next)), -math.inf).topk(most)
+                for more, token in zip(best.values.tolist(), best.indices.tolist(), strict=True):
+                    if more > -math.inf:
+                        going_on.append((chance + more, [*tokens, token], rest[len(spelt[token]) :]))
+            found = sorted(found, key=lambda word: -word.probability)[:count]
+            # No word that has yet to end is likelier than its beginning.
+            least = found[-1].probability if len(found) == count else 0.0
+            open_words = [word for word in sorted(going_on, key=lambda word: -word[0]) if math.exp(word[0]) > least]
+            open_words = open_words[: 2 * count]
+            if not open_words:
+                break
+        whole = typed_mass if typed else 1.0
+        return [Suggestion(word.text, min(1.0, word.probability / whole)) for word in found]
+
+    def _added(self, prompt: str, ids: Sequence[int]) -> str:
+        """What the text of tokens has behind the prompt; nothing where it does not begin with it."""
+        text = self._decode(ids)
+        return text[len(prompt) :] if text.startswith(prompt) else ""
+
+    def _spelling(self) -> tuple[list[str], list[bool]]:
+        """Of each token how the tokenizer spells it, and whether it begins a word or ends the text.
+
+        Where no token shows that a word begins, each is one. Embeddings beyond the tokens are spelt as nothing.
+        """
+        tokens = list(self.tokenizer.convert_ids_to_tokens(list(range(len(self.tokenizer)))))
+        kind = json.loads(self.tokenizer.backend_tokenizer.to_str())["model"]["type"]
+        if kind == "WordPiece":
+            begins = [not token.startswith("##") for token in tokens]
+            tokens = [token.removeprefix("##") for token in tokens]
+        elif any(token.startswith(("▁", "Ġ")) for token in tokens):
+            begins = [token.startswith(("▁", "Ġ", "Ċ")) for token in tokens]
+        else:
+            begins = [True] * len(tokens)
+        for token in self.tokenizer.all_special_ids:
+            tokens[token], begins[token] = "", True
+        embeddings: Any = self.model.get_input_embeddings()
+        beyond = len(embeddings.weight) - len(tokens)
+        return [*tokens, *[""] * beyond], [*begins, *[False] * beyond]
+
+    def _specials(self, size: int) -> Tensor:
+        """Which of so many ids are no part of a word, (size,)."""
+        never = torch.zeros(size, dtype=torch.bool, device=self.model.device)
+        never[self.tokenizer.all_special_ids] = True
+        never[len(self.tokenizer) :] = True
+        return never
+
+    def _next_logits(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """Of token ids of one length, the logits of what comes next, (rows, vocabulary)."""
+        model: Any = self.model
+        with torch.inference_mode():
+            ids = torch.tensor(rows, device=model.device)
+            logits: Tensor = model(input_ids=ids, logits_to_keep=1).logits[:, -1].float().clone()
+        return logits
 
     def prompt_of(self, value: object) -> Prompt:
         """A value of a prompt column as training read it: a text or number, renamed perhaps, or a chat so far."""
