@@ -530,7 +530,7 @@ def _generate(options: argparse.Namespace, rest: Sequence[str]) -> None:
         generator.stream(prompt, chosen, seed=options.seed)
         return
     for written in generator.generate([prompt], chosen, seed=options.seed)[0]:
-        print(written.text if generator.chats else prompt + written.text)
+        print(written.text if generator.answers else prompt + written.text)
 
 
 def _suggest(options: argparse.Namespace, _: Sequence[str]) -> None:

@@ -85,6 +85,11 @@ class Generator:
         """Whether prompts are read by an encoder, and what is written does not begin with them."""
         return is_encoder_decoder(self.model)
 
+    @property
+    def answers(self) -> bool:
+        """Whether what is written answers its prompt, rather than going on with it."""
+        return self.chats or self.has_encoder
+
     def generate(
         self, prompts: Sequence[Prompt], options: Mapping[str, Any] | None = None, *, seed: int | None = None
     ) -> list[list[Written]]:
@@ -122,7 +127,7 @@ class Generator:
         Raises:
             UserError: a model that does not go on with a text.
         """
-        if self.has_encoder or self.chats:
+        if self.answers:
             raise UserError("words to go on with are a language model's to suggest; this one answers prompts")
         spelt, begins_word = self._spelling()
         before = self.encode(prompt.rstrip(), _WORD_TOKENS)
@@ -220,7 +225,7 @@ class Generator:
         if seed is not None:
             set_seed(seed)
         ids = self.encode(prompt, new_tokens)
-        streamer = TextStreamer(self.tokenizer, skip_prompt=self.chats or self.has_encoder, skip_special_tokens=True)
+        streamer = TextStreamer(self.tokenizer, skip_prompt=self.answers, skip_special_tokens=True)
         self._write([ids], config, self._room(ids, new_tokens), streamer)
 
     def pieces(
@@ -236,8 +241,7 @@ class Generator:
         """
         config, new_tokens = self.configuration(options or {})
         ids = self.encode(prompt, new_tokens)
-        apart = self.chats or self.has_encoder
-        streamer = TextIteratorStreamer(self.tokenizer, skip_prompt=apart, skip_special_tokens=True)
+        streamer = TextIteratorStreamer(self.tokenizer, skip_prompt=self.answers, skip_special_tokens=True)
         unwanted = _Unwanted()
         if seed is not None:
             set_seed(seed)
@@ -248,7 +252,7 @@ class Generator:
             finally:
                 streamer.on_finalized_text("", stream_end=True)  # whoever waits must not wait for ever
 
-        before = 0 if apart else len(self._decode(ids))  # what comes first is the prompt
+        before = 0 if self.answers else len(self._decode(ids))  # what comes first is the prompt
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="writing") as thread:
             writing = thread.submit(write)
             try:

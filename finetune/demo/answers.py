@@ -225,7 +225,7 @@ class Answers:
             checked = checked_text(prompt, words, may_be_empty=not chosen.chats)
         options, number = self._options(temperature, top_p, max_new_tokens, seed, words)
         generator = loaded(chosen.generator, chosen.name, words)
-        stands_alone = bool(chosen.kinds) or chosen.chats or not checked
+        stands_alone = bool(chosen.kinds) or generator.answers or not checked
         so_far = "" if stands_alone else checked
         with (
             told(words.failed, chosen.name),

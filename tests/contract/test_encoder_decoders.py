@@ -89,6 +89,10 @@ def test_it_is_streamed_by_commands(trained, capsys):
     # A prompt that an encoder reads is not what the answer begins with.
     assert capsys.readouterr().out.strip() == answer
     assert "".join(generator.pieces(prompt)).strip() == answer
+    assert main(["generate", str(run.path), prompt, "--num_beams", "2", "--num_return_sequences", "2"]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.strip() == answer
+    assert not second.startswith(prompt)
 
 
 def test_it_is_scored_again_as_at_first(trained):
