@@ -1,6 +1,7 @@
 """`control`: whether models that write by label write what is asked, as a classifier says that has seen other texts."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -57,13 +58,13 @@ def control(
     judge = load_classifier(str(classifier))
     judge_recipe = judge_run.recipe()
     known = _training_keys(load_splits(judge_recipe.data, judge_recipe.task))
-    runs = [open_run(path) for path in writers]
-    labels = [_labels(run, judge.labels) for run in runs]
+    runs = [(run := open_run(path), _splits(run)) for path in writers]
+    labels = [_labels(run, splits, judge.labels) for run, splits in runs]
     if any(set(of_run) != set(labels[0]) for of_run in labels):
         raise UserError("the writers write by different labels; compare those that share them")
     found = {
-        name: _judge(run, labels[0], judge, known, samples, seed, options or {})
-        for name, run in zip(display_names(writers), runs, strict=True)
+        name: _judge(run, splits, labels[0], judge, known, samples, seed, options or {})
+        for name, (run, splits) in zip(display_names(writers), runs, strict=True)
     }
     content = {
         "format": 1,
@@ -77,14 +78,19 @@ def control(
     return sentences(content), write_control(content, output)
 
 
-def _labels(run: RunDirectory, known: Sequence[str]) -> list[str]:
-    """The labels that a run writes by, in the classifier's order."""
+def _splits(run: RunDirectory) -> Splits:
+    """The rows of a run that writes after prompts."""
     recipe = run.recipe()
     if recipe.task != "generate":
         raise UserError(f"{run.path}: task {recipe.task}; it does not write text")
     if recipe.data.prompt_column is None:
         raise UserError(f"{run.path}: it has no prompts; train it with data.prompt_column label")
-    prompts = set(column(load_splits(recipe.data, recipe.task).train, "prompt"))
+    return load_splits(recipe.data, recipe.task)
+
+
+def _labels(run: RunDirectory, splits: Splits, known: Sequence[str]) -> list[str]:
+    """The labels that a run writes by, in the classifier's order."""
+    prompts = set(column(splits.train, "prompt"))
     strange = sorted(prompts - set(known))
     if strange:
         named = ", ".join(strange[:_NAMED]) + (" ..." if len(strange) > _NAMED else "")
@@ -98,6 +104,7 @@ def _training_keys(splits: Splits) -> frozenset[str]:
 
 def _judge(
     run: RunDirectory,
+    splits: Splits,
     labels: Sequence[str],
     judge: Classifier,
     known: frozenset[str],
@@ -106,10 +113,9 @@ def _judge(
     options: Mapping[str, Any],
 ) -> dict[str, Any]:
     """What one writer wrote, by label, and what became of it."""
-    recipe = run.recipe()
-    splits = load_splits(recipe.data, recipe.task)
+    settings = {**_settings(run.recipe()), **options}
     training: list[str] = column(splits.train, "text")
-    keys = {normalized_key(text) for text in training}
+    keys = _training_keys(splits)
     shared = len(keys & known)
     if shared > _SHARED * len(keys):
         raise UserError(
@@ -121,7 +127,6 @@ def _judge(
     by_label = {}
     with ProgressBar(f"{run.name}: writing", samples * len(labels)) as bar:
         for number, label in enumerate(labels):
-            settings = {**_settings(recipe), **options}
             # Seeds of their own: with one for all, the labels would share their luck.
             written = generator.generate([label] * samples, settings, seed=seed + 1_000_003 * number)
             texts = [of_row[0].text.strip() for of_row in written]
@@ -143,13 +148,13 @@ def _judge(
     return {
         "rate": _share(hits, samples * len(labels)),
         "real": _share(real_hits, real_rows) if real_rows else None,
-        "to_real": _interval(unpaired_difference(hits, samples * len(labels), real_hits, real_rows))
+        "to_real": asdict(unpaired_difference(hits, samples * len(labels), real_hits, real_rows))
         if real_rows
         else None,
         "bits_per_byte": test["metrics"]["bits_per_byte"] if test else None,
         "training_texts": len(keys),
         "shared_with_classifier": shared,
-        "settings": {**_settings(recipe), **options},
+        "settings": settings,
         "labels": by_label,
     }
 
@@ -165,7 +170,7 @@ def _of_label(
     texts: Sequence[str],
     given: Sequence[str],
     labels: Sequence[str],
-    training: set[str],
+    training: frozenset[str],
     seen: set[tuple[str, ...]],
 ) -> dict[str, Any]:
     grams = [gram for text in texts for gram in ngrams(units(text), _NEW_NGRAM)]
@@ -183,8 +188,4 @@ def _of_label(
 
 
 def _share(hits: int, count: int) -> dict[str, float]:
-    return _interval(wilson_interval(hits, count))
-
-
-def _interval(interval: Any) -> dict[str, float]:
-    return {"value": interval.value, "low": interval.low, "high": interval.high}
+    return asdict(wilson_interval(hits, count))

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import groupby, islice
 from pathlib import Path
 from threading import Event
@@ -70,6 +71,15 @@ class Suggestion:
 
 
 @dataclass(frozen=True)
+class _Spelling:
+    """Of each token how the tokenizer spells it; whether it begins a word or ends the text; whether it is no text."""
+
+    tokens: list[str]
+    begins_word: Tensor
+    is_none: Tensor
+
+
+@dataclass(frozen=True)
 class Generator:
     """A trained decoder with its tokenizer; `chats` means that a prompt is the user's message in a chat."""
 
@@ -129,7 +139,7 @@ class Generator:
         """
         if self.answers:
             raise UserError("words to go on with are a language model's to suggest; this one answers prompts")
-        spelt, begins_word = self._spelling()
+        spelt, begins_word = self._spelling.tokens, self._spelling.begins_word
         before = self.encode(prompt.rstrip(), _WORD_TOKENS)
         kept = len(before)
         if prompt and not prompt[-1].isspace():
@@ -137,7 +147,6 @@ class Generator:
             kept = starts[-1] if starts else kept
         typed = "".join(spelt[token] for token in before[kept:])
         before = before[:kept]
-        closed = torch.tensor(begins_word, device=self.model.device)
         open_words = [(0.0, list[int](), typed)]
         found: list[Suggestion] = []
         typed_mass, most = 0.0, min(2 * count, len(spelt))
@@ -148,14 +157,14 @@ class Generator:
                 if tokens and not rest:
                     text = self._added(prompt.rstrip(), [*before, *tokens])
                     if text:
-                        found.append(Suggestion(text, math.exp(chance + float(of_next[closed].logsumexp(dim=0)))))
-                allowed = closed if place == 0 else ~closed
+                        found.append(Suggestion(text, math.exp(chance + float(of_next[begins_word].logsumexp(dim=0)))))
+                allowed = (begins_word if place == 0 else ~begins_word) & ~self._spelling.is_none
                 if rest:
-                    fits = [token.startswith(rest) or (token != "" and rest.startswith(token)) for token in spelt]
-                    allowed = allowed & torch.tensor(fits, device=closed.device)
-                    ends = allowed & torch.tensor([token.startswith(rest) for token in spelt], device=closed.device)
-                    typed_mass += math.exp(chance) * float(of_next[ends].exp().sum())
-                best = of_next.masked_fill(~allowed | self._specials(len(of_next)), -math.inf).topk(most)
+                    ends = torch.tensor([token.startswith(rest) for token in spelt], device=allowed.device)
+                    goes_on = torch.tensor([rest.startswith(token) for token in spelt], device=allowed.device)
+                    typed_mass += math.exp(chance) * float(of_next[allowed & ends].exp().sum())
+                    allowed = allowed & (ends | goes_on)
+                best = of_next.masked_fill(~allowed, -math.inf).topk(most)
                 for more, token in zip(best.values.tolist(), best.indices.tolist(), strict=True):
                     if more > -math.inf:
                         going_on.append((chance + more, [*tokens, token], rest[len(spelt[token]) :]))
@@ -174,11 +183,9 @@ class Generator:
         text = self._decode(ids)
         return text[len(prompt) :] if text.startswith(prompt) else ""
 
-    def _spelling(self) -> tuple[list[str], list[bool]]:
-        """Of each token how the tokenizer spells it, and whether it begins a word or ends the text.
-
-        Where no token shows that a word begins, each is one. Embeddings beyond the tokens are spelt as nothing.
-        """
+    @cached_property
+    def _spelling(self) -> _Spelling:
+        """How the tokenizer spells; where no token shows that a word begins, each is one. Told once: keys are quick."""
         tokens = list(self.tokenizer.convert_ids_to_tokens(list(range(len(self.tokenizer)))))
         kind = json.loads(self.tokenizer.backend_tokenizer.to_str())["model"]["type"]
         if kind == "WordPiece":
@@ -188,18 +195,18 @@ class Generator:
             begins = [token.startswith(("▁", "Ġ", "Ċ")) for token in tokens]
         else:
             begins = [True] * len(tokens)
+        is_special = [False] * len(tokens)
         for token in self.tokenizer.all_special_ids:
-            tokens[token], begins[token] = "", True
+            tokens[token], begins[token], is_special[token] = "", True, True
+        # Embeddings beyond the tokens are spelt as nothing, and are no part of a word either.
         embeddings: Any = self.model.get_input_embeddings()
         beyond = len(embeddings.weight) - len(tokens)
-        return [*tokens, *[""] * beyond], [*begins, *[False] * beyond]
-
-    def _specials(self, size: int) -> Tensor:
-        """Which of so many ids are no part of a word, (size,)."""
-        never = torch.zeros(size, dtype=torch.bool, device=self.model.device)
-        never[self.tokenizer.all_special_ids] = True
-        never[len(self.tokenizer) :] = True
-        return never
+        device = self.model.device
+        return _Spelling(
+            [*tokens, *[""] * beyond],
+            torch.tensor([*begins, *[False] * beyond], device=device),
+            torch.tensor([*is_special, *[True] * beyond], device=device),
+        )
 
     def _next_logits(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """Of token ids of one length, the logits of what comes next, (rows, vocabulary)."""

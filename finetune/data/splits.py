@@ -216,7 +216,9 @@ def further_column(data: Data, splits: Splits, split: str, name: str, task: Task
 
 
 @dataclass(frozen=True)
-class _HubSplit:
+class _NamedSplit:
+    """A split of a data set of the Hub, or of an exercise that is made here."""
+
     name: str
     split: str
 
@@ -224,16 +226,7 @@ class _HubSplit:
         return f"{self.name}, split {self.split}"
 
 
-@dataclass(frozen=True)
-class _Exercise:
-    name: str
-    split: str
-
-    def __str__(self) -> str:
-        return f"{EMBEDDED_PREFIX}{self.name}, split {self.split}"
-
-
-_Source = Path | _HubSplit | _Exercise
+_Source = Path | _NamedSplit
 
 
 def _sources(data: Data) -> dict[str, _Source]:
@@ -241,12 +234,13 @@ def _sources(data: Data) -> dict[str, _Source]:
     if name is None:
         files = {"train": data.train_file, "validation": data.validation_file, "test": data.test_file}
         return {split: Path(file) for split, file in files.items() if file is not None}
-    if name.removeprefix(EMBEDDED_PREFIX) in EXERCISES and name.startswith(EMBEDDED_PREFIX):
-        return {split: _Exercise(name.removeprefix(EMBEDDED_PREFIX), split) for split in SPLIT_NAMES}
     if name.startswith(EMBEDDED_PREFIX):
-        return {split: embedded_file(name.removeprefix(EMBEDDED_PREFIX), split) for split in SPLIT_NAMES}
+        embedded = name.removeprefix(EMBEDDED_PREFIX)
+        if embedded in EXERCISES:
+            return {split: _NamedSplit(name, split) for split in SPLIT_NAMES}
+        return {split: embedded_file(embedded, split) for split in SPLIT_NAMES}
     splits = {"train": data.train_split, "validation": data.validation_split, "test": data.test_split}
-    return {split: _HubSplit(name, named) for split, named in splits.items() if named is not None}
+    return {split: _NamedSplit(name, named) for split, named in splits.items() if named is not None}
 
 
 def _read(data: Data, task: Task, source: _Source) -> datasets.Dataset:
@@ -256,8 +250,8 @@ def _read(data: Data, task: Task, source: _Source) -> datasets.Dataset:
     if isinstance(source, Path):
         file_format = "text" if task in TEXT_TASKS and _is_text(data, source.name) else data.file_format
         return read_file(source, FileOptions(file_format, data.encoding, data.quoting), columns)
-    if isinstance(source, _Exercise):
-        rows = make_rows(source.name, source.split)
+    if source.name.startswith(EMBEDDED_PREFIX):
+        rows = make_rows(source.name.removeprefix(EMBEDDED_PREFIX), source.split)
     else:
         rows = read_hub(source.name, data.dataset_config_name, data.dataset_revision, source.split)
     for column in columns:
@@ -609,11 +603,12 @@ def _key(row: dict[str, Any], *, normalize: bool) -> int:
     parts = [row["text"], row.get("text_pair") or row.get("prompt") or ""]
     if normalize:
         parts = [normalized_key(part) for part in parts]
-    return int.from_bytes(hashlib.blake2b(_encoded("\0".join(parts)), digest_size=8).digest())
+    return _hash("\0".join(parts))
 
 
-def _encoded(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")
+def _hash(text: str) -> int:
+    """64 bits of a text, the same on every machine."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest())
 
 
 def stratified_order(labels: NDArray[np.number], seed: int) -> Indices:
@@ -646,10 +641,8 @@ def _part(train: datasets.Dataset, part: str) -> datasets.Dataset:
     number, count = (int(found) for found in part.split("/"))
     if number > count:
         raise UserError(f"data.train_part {part}: there are {count} parts")
-    digests = (
-        hashlib.blake2b(_encoded(normalized_key(text)), digest_size=8).digest() for text in column(train, "text")
-    )
-    parts = np.fromiter((int.from_bytes(digest) % count for digest in digests), dtype=np.int64, count=len(train))
+    keys = (_hash(normalized_key(text)) for text in column(train, "text"))
+    parts = np.fromiter((key % count for key in keys), dtype=np.int64, count=len(train))
     return train.select(np.flatnonzero(parts == number - 1))
 
 

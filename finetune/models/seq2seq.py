@@ -286,14 +286,12 @@ class Seq2SeqForConditionalGeneration(FromScratchPreTrainedModel, GenerationMixi
             states = self.dropout(states)
         return states, weights, (*after, states[:, -1:].transpose(0, 1))
 
-    @torch.no_grad()
-    def _own_ids(self, told: Tensor) -> Tensor:
-        # Not by calling the head: where it is told to see the targets alone, it sees those of all places.
-        return nn.functional.linear(told, self.lm_head.weight, self.lm_head.bias).argmax(dim=-1)
-
     def _own(self, told: Tensor) -> Tensor:
         """The embeddings of the tokens that are likeliest by (batch, 1, hidden), (batch, 1, embedding)."""
-        embedded: Tensor = self.dropout(self.embedding(self._own_ids(told)))
+        with torch.no_grad():
+            # Not by calling the head: where it is told to see the targets alone, it sees those of all places.
+            ids = nn.functional.linear(told, self.lm_head.weight, self.lm_head.bias).argmax(dim=-1)
+        embedded: Tensor = self.dropout(self.embedding(ids))
         return embedded
 
     def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:

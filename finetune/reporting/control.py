@@ -7,9 +7,18 @@ from typing import Any
 from markupsafe import Markup
 
 from finetune.reporting import plots
+from finetune.reporting.inspection import share_cell
 from finetune.reporting.inspection_plots import Mark, MarkedSlice, slice_plot
 from finetune.reporting.page import LineKey, page_template
-from finetune.reporting.tables import NOTHING, Cell, Column, Table, escape_markdown, markdown_table, percent
+from finetune.reporting.tables import (
+    NOTHING,
+    Cell,
+    Column,
+    Table,
+    escape_markdown,
+    markdown_table,
+    percent,
+)
 from finetune.run import write_whole, write_whole_json
 
 DATA_FILE, MARKDOWN_FILE, PAGE_FILE = "control.json", "control.md", "control.html"
@@ -29,12 +38,13 @@ def sentences(content: Content) -> list[str]:
     said = []
     for name, found in content["writers"].items():
         count = content["samples"] * len(content["labels"])
-        begin = f"{name}: in {_text(found['rate'])} of {count:,} texts {content['classifier']} finds what was asked for"
+        judge = content["classifier"]
+        begin = f"{name}: in {share_cell(found['rate'])} of {count:,} texts {judge} finds what was asked for"
         if found["to_real"] is None:
             said.append(f"{begin}; there are no test texts to hold that against.")
             continue
         gap = found["to_real"]
-        said.append(f"{begin}, and in {_text(found['real'])} of the data's own test texts: {_verdict(gap)}.")
+        said.append(f"{begin}, and in {share_cell(found['real'])} of the data's own test texts: {_verdict(gap)}.")
     return said
 
 
@@ -72,16 +82,15 @@ def control_table(content: Content) -> Table:
     rows = []
     for name, found in content["writers"].items():
         for label, part in found["labels"].items():
-            real = NOTHING if part["real"] is None else percent(part["real"]["value"])
             rows.append(
                 (
                     Cell(name),
                     Cell(label),
-                    Cell(percent(part["rate"]["value"]), _ends(part["rate"])),
-                    Cell(real, "" if part["real"] is None else _ends(part["real"])),
-                    Cell(NOTHING if part["distinct_2"] is None else percent(part["distinct_2"])),
-                    Cell(percent(part["copies"]["value"]), _ends(part["copies"])),
-                    Cell(NOTHING if part["new_ngrams"] is None else percent(part["new_ngrams"])),
+                    share_cell(part["rate"]),
+                    Cell(NOTHING) if part["real"] is None else share_cell(part["real"]),
+                    Cell(percent(part["distinct_2"])),
+                    share_cell(part["copies"]),
+                    Cell(percent(part["new_ngrams"])),
                 )
             )
     return Table(columns, tuple(rows))
@@ -139,11 +148,3 @@ def _plot(content: Content) -> str:
             marks.append(Mark(number, name, is_floor=False, **part["rate"], against=against))
         slices.append(MarkedSlice(label, content["samples"], marks, "texts"))
     return slice_plot(slices, "control", "How often what was asked for was found", "Found in what was written, %")
-
-
-def _ends(share: Mapping[str, float]) -> str:
-    return f"[{100 * share['low']:.1f}, {100 * share['high']:.1f}]"
-
-
-def _text(share: Mapping[str, float]) -> str:
-    return f"{percent(share['value'])} {_ends(share)}"

@@ -11,8 +11,18 @@ from finetune.reporting.evidence import Piece, marked_pieces
 from finetune.reporting.findings import listed
 from finetune.reporting.inspection_plots import Mark, MarkedSlice, slice_plot
 from finetune.reporting.page import LineKey, page_template
-from finetune.reporting.tables import NOTHING, Cell, Column, Table, escape_markdown, markdown_table, percent, shortened
+from finetune.reporting.tables import (
+    NOTHING,
+    Cell,
+    Column,
+    Table,
+    escape_markdown,
+    interval_cell,
+    markdown_table,
+    shortened,
+)
 from finetune.run import write_whole, write_whole_json
+from finetune.significance import Interval
 
 DATA_FILE, MARKDOWN_FILE, PAGE_FILE = "inspection.json", "inspection.md", "inspection.html"
 INTERVALS = (
@@ -62,7 +72,7 @@ def sentences(content: Content) -> list[str]:
 
 
 def _interval(share: Mapping[str, float]) -> str:
-    return str(_share_cell(share))
+    return str(share_cell(share))
 
 
 def _points(difference: Mapping[str, float]) -> str:
@@ -73,8 +83,9 @@ def _points(difference: Mapping[str, float]) -> str:
 # --- tables -----------------------------------------------------------------------------------------------------------
 
 
-def _share_cell(share: Mapping[str, float]) -> Cell:
-    return Cell(percent(share["value"]), f"[{100 * share['low']:.1f}, {100 * share['high']:.1f}]")
+def share_cell(share: Mapping[str, float]) -> Cell:
+    """A share with its interval, as JSON has it."""
+    return interval_cell(Interval(**share))
 
 
 def length_title(part: Content) -> str:
@@ -92,7 +103,7 @@ def slice_table(parts: Sequence[Content], title: str, of: Callable[[Content], st
     """A row for each slice, a column for each run."""
     columns = (Column(title, is_number=False), Column("Rows"), *(Column(name) for name in names))
     rows = tuple(
-        (Cell(of(part)), Cell(f"{part['rows']:,}"), *(_share_cell(part["accuracy"][name]) for name in names))
+        (Cell(of(part)), Cell(f"{part['rows']:,}"), *(share_cell(part["accuracy"][name]) for name in names))
         for part in parts
     )
     return Table(columns, rows)
@@ -107,7 +118,10 @@ def column_table(part: Content, names: Sequence[str]) -> Table:
         cells = list[Cell]()
         for name in names:
             difference = of["difference"][name]
-            cells += [_share_cell(of["accuracy"][name]), Cell(NOTHING) if difference is None else _gap_cell(difference)]
+            cells += [
+                share_cell(of["accuracy"][name]),
+                Cell(NOTHING) if difference is None else _gap_cell(difference),
+            ]
         rows.append((Cell(of["value"] or EMPTY), Cell(f"{of['rows']:,}"), *cells))
     return Table(tuple(columns), tuple(rows))
 
@@ -140,7 +154,7 @@ def noise_table(content: Content) -> Table:
         of_runs = [part["runs"][name] for name in names]
         cells = list[Cell]()
         for of in of_runs:
-            cells += [_share_cell(of["accuracy"]), Cell(*_points(of["drop"]).split(" ", 1))]
+            cells += [share_cell(of["accuracy"]), Cell(*_points(of["drop"]).split(" ", 1))]
         rows.append((Cell(part["noise"]), Cell(f"{part['rows']:,}"), *cells))
     return Table(tuple(columns), tuple(rows))
 
