@@ -12,7 +12,7 @@ import socket
 import tempfile
 import threading
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -150,6 +150,7 @@ def test_the_endpoints_have_names(client, page):
         "/batch": ["texts", "model"],
         "/compare": ["text"],
         "/generate": ["prompt", "model", "temperature", "top_p", "max_new_tokens", "seed"],
+        "/suggest": ["prompt", "model", "count"],
         "/chat": ["message", "history", "model", "temperature", "top_p", "max_new_tokens", "seed"],
     }
     described = HTTP.get(f"{page.local_api_url}info").json()["named_endpoints"]
@@ -247,6 +248,38 @@ def test_a_model_that_writes_by_label_takes_labels_only(client, models):
         )
 
 
+def test_words_to_go_on_with(client, page, models):
+    generator = load_generator(models["writer"])
+    for typed in ("0 어제", "0 어제 ", ""):
+        expected = [asdict(word) for word in generator.suggest(typed, 3)]
+        answer = client.predict(typed, model="writer", count=3, api_name="/suggest")
+        assert answer == {
+            "suggestions": [word | {"probability": pytest.approx(word["probability"])} for word in expected]
+        }
+    texts, *buttons = as_the_page(page, "show_suggestions", "0 어제 ", "writer", "en")
+    found = [word for word in generator.suggest("0 어제 ", 5) if word.text.strip()]
+    assert json.loads(texts) == [f"0 어제{word.text} " for word in found]
+    assert len(buttons) == 5
+    shown = [button["value"] for button in buttons if button["visible"]]
+    assert shown == [f"{word.text.strip()} {word.probability:.0%}" for word in found]
+
+
+def test_who_suggests_nothing_says_so_to_a_program_and_is_quiet_in_the_page(client, page):
+    for model in ("by-label", "chatty"):
+        assert refused(client, "/suggest", "어제", model=model) == SENTENCE.no_suggestions.format(model=model)
+        assert as_the_page(page, "show_suggestions", "어제", model, "en")[0] == "[]"
+    long = "가" * (TEXT_LIMIT + 1)
+    assert "characters" in refused(client, "/suggest", long, model="writer")
+    assert as_the_page(page, "show_suggestions", long, "writer", "en")[0] == "[]"
+    for count in (0, 21, 1.5, "3"):
+        assert "count must be" in refused(client, "/suggest", "어제", model="writer", count=count)
+
+
+def test_a_space_at_the_end_of_a_prompt_is_written_once(client):
+    named = {"model": "writer", "max_new_tokens": 5, "seed": 3, "api_name": "/generate"}
+    assert client.predict("0 어제  ", **named) == client.predict("0 어제", **named)
+
+
 def test_the_page_is_answered_like_a_program(client, page):
     answer = client.predict(SCRIPT, model="rnn", api_name="/predict")
     label, note, evidence = as_the_page(page, "show_prediction", SCRIPT, "rnn", "en")
@@ -278,10 +311,10 @@ def test_the_page_is_answered_like_a_program(client, page):
 
 
 def test_the_page_asks_for_a_label_or_for_a_prompt(page):
-    prompt, kind = as_the_page(page, "show_prompt", "by-label")
+    prompt, kind, *_ = as_the_page(page, "show_prompt", "by-label")
     assert (prompt["visible"], kind["visible"]) == (False, True)
     assert [name for name, _ in kind["choices"]] == ["재미있다", "지루하다"]
-    prompt, kind = as_the_page(page, "show_prompt", "writer")
+    prompt, kind, *_ = as_the_page(page, "show_prompt", "writer")
     assert (prompt["visible"], kind["visible"]) == (True, False)
 
 
@@ -722,6 +755,24 @@ def test_a_model_is_loaded_once_by_however_many_at_a_time():
         thread.join()
     assert len(loads) == 2
     assert len(set(map(id, found))) == 1
+
+
+def test_models_are_loaded_one_after_the_other():
+    loading, most = [], []
+
+    def load():
+        loading.append(1)
+        most.append(len(loading))
+        time.sleep(0.05)
+        loading.pop()
+        return object()
+
+    threads = [threading.Thread(target=Lazy(load).get) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] * 4
 
 
 def test_the_page_opens_before_anything_is_loaded_and_has_the_tabs_it_needs(models, monkeypatch):

@@ -14,6 +14,7 @@ from finetune.attribution import Attribution, attribute
 from finetune.demo.models import Lazy, Prediction, Predictor, TrackRecord, Writer, predict_one
 from finetune.demo.words import Sentences
 from finetune.errors import UserError
+from finetune.generate import Suggestion
 from finetune.predict import Classifier
 from finetune.progress import say
 from finetune.text.noise import NOISES
@@ -29,6 +30,8 @@ MESSAGES = 50
 """Of a chat; their texts together may have as many characters as one text."""
 TEXTS = 200
 """That a program may send at a time."""
+SUGGESTED = (1, 20)
+"""Words to go on with, at a time."""
 NO_LABEL = "–"
 """Shown where a text gets none of several labels."""
 _MUCH_UNKNOWN = 0.5
@@ -222,7 +225,8 @@ class Answers:
                 raise RefusedError(words.no_label.format(names=", ".join(chosen.kinds)))
             checked = str(prompt)
         else:
-            checked = checked_text(prompt, words, may_be_empty=not chosen.chats)
+            # Many tokenizers drop a space at the end, and no word begins behind it: what is written brings its own.
+            checked = checked_text(prompt, words, may_be_empty=not chosen.chats).rstrip(" ")
         options, number = self._options(temperature, top_p, max_new_tokens, seed, words)
         generator = loaded(chosen.generator, chosen.name, words)
         stands_alone = bool(chosen.kinds) or generator.answers or not checked
@@ -234,6 +238,21 @@ class Answers:
             for piece in pieces:
                 so_far += piece
                 yield so_far.lstrip() if stands_alone else so_far
+
+    def suggest(self, prompt: object, model: object, count: object, words: Sentences) -> list[Suggestion]:
+        """The likeliest words to go on with, the likeliest first; see `Generator.suggest`.
+
+        Raises:
+            RefusedError: a request that is not right, a model that does not work, or one that goes on with no text.
+        """
+        chosen = _chosen(self.writers, model, words)
+        checked = checked_text(prompt, words, may_be_empty=True)
+        number = checked_whole_number(count, SUGGESTED, "count", words)
+        generator = loaded(chosen.generator, chosen.name, words)
+        if chosen.kinds or generator.answers:
+            raise RefusedError(words.no_suggestions.format(model=chosen.name))
+        with told(words.failed, chosen.name):
+            return generator.suggest(checked, number)
 
     def _options(
         self, temperature: object, top_p: object, max_new_tokens: object, seed: object, words: Sentences

@@ -14,8 +14,8 @@ from finetune.tasks import given_labels
 
 
 def add_endpoints(answers: Answers) -> None:
-    """/predict, /explain and /batch if a model labels or rates texts, /compare if several do, /generate if one writes,
-    /chat if one chats."""
+    """/predict, /explain and /batch if a model labels or rates texts, /compare if several do, /generate and
+    /suggest if one writes, /chat if one chats."""
 
     def predict(text: str, request: gr.Request, model: str = "") -> dict[str, Any]:
         """The label of a text with the probability of each label, or its rating, by one model (the first by default).
@@ -111,6 +111,15 @@ def add_endpoints(answers: Answers) -> None:
         with sentences(request) as words:
             yield from answers.generate(prompt, model, temperature, top_p, max_new_tokens, seed, words)
 
+    def suggest(prompt: str, request: gr.Request, model: str = "", count: int = 5) -> dict[str, Any]:
+        """The words that a model (the first by default) finds likeliest to go on with, as one types.
+
+        Behind a space a new word begins; else the last word is taken for the beginning of one. Returns the suggestions,
+        the likeliest first: what each adds to the prompt, and its probability among the words that begin so.
+        """
+        with sentences(request) as words:
+            return {"suggestions": [asdict(word) for word in answers.suggest(prompt, model, count, words)]}
+
     def chat(
         message: str,
         request: gr.Request,
@@ -136,6 +145,7 @@ def add_endpoints(answers: Answers) -> None:
         api(compare, api_name="compare", concurrency_id="predict")
     if answers.writers:
         api(generate, api_name="generate", concurrency_id="write", concurrency_limit=1)
+        api(suggest, api_name="suggest", concurrency_id="suggest", concurrency_limit=1)
     if any(writer.chats for writer in answers.writers.values()):
         api(chat, api_name="chat", concurrency_id="write", concurrency_limit=1)
 

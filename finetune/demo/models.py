@@ -26,6 +26,11 @@ _FEW_ROWS = 10
 """Test rows that say nothing yet about how often a model is right."""
 
 
+_LOADING = threading.Lock()
+"""One model at a time: while transformers loads one it changes what is the same for all, and another one that is loaded
+beside it may come out without its tied weights."""
+
+
 class Lazy(Generic[Loaded]):
     """What is loaded at its first use, and only once, however many ask for it at the same time.
 
@@ -41,7 +46,8 @@ class Lazy(Generic[Loaded]):
         """Raises whatever loading raises."""
         with self._lock:
             if self._loaded is None:
-                self._loaded = self._load()
+                with _LOADING:
+                    self._loaded = self._load()
             return self._loaded
 
 

@@ -1,6 +1,7 @@
 """The tabs of the page. Each asks for what it shows by `on_demand`, in the language that the page is shown in."""
 
 import html
+import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,6 +34,8 @@ from finetune.demo.reports import Reports, framed
 from finetune.demo.words import EXAMPLES, PAGE, SENTENCES, Sentences, preferred_language
 from finetune.progress import say
 
+_SUGGESTED = 5
+"""Words to go on with that are shown as one types."""
 # Gradio translates whatever is called like one of these, the columns of a visitor's file too: no column is called so.
 _KEY = "page-word-"
 TRANSLATIONS = gr.I18n(
@@ -140,6 +143,10 @@ def generate_tab(writers: Mapping[str, Writer], answers: Answers) -> None:
     first = next(iter(writers.values()))
     model = _model_choice(list(writers))
     prompt = gr.Textbox(label=word("prompt"), placeholder=word("prompt_hint"), lines=2, visible=not first.kinds)
+    with gr.Row():
+        suggested = [gr.Button(size="sm", min_width=80, visible=False) for _ in range(_SUGGESTED)]
+    # In the page alone: the server keeps nothing of what is typed.
+    texts = gr.Textbox(visible=False)
     kind = gr.Radio(**_kind_choice(first), label=word("kind"))
     settings = _writing_settings()
     with gr.Row():
@@ -168,14 +175,47 @@ def generate_tab(writers: Mapping[str, Writer], answers: Answers) -> None:
             named = model if model is not None else first.name
             yield from answers.generate(asked, named, temperature, top_p, max_new_tokens, number, words)
 
-    def show_prompt(model: object) -> tuple[Any, Any]:
+    def show_suggestions(prompt: object, model: object, language: object, request: gr.Request) -> tuple[Any, ...]:
+        with sentences(request, language) as words:
+            try:
+                found = answers.suggest(prompt, model if model is not None else first.name, _SUGGESTED, words)
+            except RefusedError:
+                found = []  # a text that is not right, or a model that answers: nobody asked for anything by typing
+        typed = str(prompt)
+        found = [one for one in found if one.text.strip()]
+        whole = [typed.rstrip() + one.text for one in found]
+        shown = [
+            gr.update(value=f"{text.split()[-1]} {one.probability:.0%}", visible=True)
+            for text, one in zip(whole, found, strict=True)
+        ]
+        hidden = [gr.update(visible=False)] * (_SUGGESTED - len(found))
+        return json.dumps([f"{text} " for text in whole]), *shown, *hidden
+
+    def show_prompt(model: object) -> tuple[Any, ...]:
         writer = writer_of(model)
-        return gr.update(visible=not writer.kinds), gr.update(**_kind_choice(writer))
+        hidden = [gr.update(visible=False)] * _SUGGESTED
+        return gr.update(visible=not writer.kinds), gr.update(**_kind_choice(writer)), *hidden
 
     inputs = [model, prompt, kind, *settings]
     writing = on_demand([button.click, prompt.submit], show_writing, inputs, [written], "write", limit=1)
     stop.click(None, cancels=[writing], api_visibility="private")
-    model.change(show_prompt, [model], [prompt, kind], preprocess=False, api_visibility="private", queue=False)
+    model.change(
+        show_prompt, [model], [prompt, kind, *suggested], preprocess=False, api_visibility="private", queue=False
+    )
+    on_demand(
+        [prompt.change],
+        show_suggestions,
+        [prompt, model],
+        [texts, *suggested],
+        "suggest",
+        limit=1,
+        show_progress="hidden",
+        trigger_mode="always_last",
+    )
+    for place, one in enumerate(suggested):
+        # Where more was typed since the words came up, they are those of another text.
+        take = f"(words, typed) => JSON.parse(words)[{place}].startsWith(typed) ? JSON.parse(words)[{place}] : typed"
+        one.click(None, [texts, prompt], [prompt], js=take, api_visibility="private")
 
 
 def chat_tab(writers: Mapping[str, Writer], answers: Answers) -> None:
@@ -412,8 +452,9 @@ def on_demand(
     outputs: Sequence[Any],
     group: str,
     limit: int | None = None,
+    **listening: Any,
 ) -> Any:
-    """Answer when the page asks; to `inputs` it adds the language that it is shown in.
+    """Answer when the page asks; to `inputs` it adds the language that it is shown in. `listening` is gradio's.
 
     What was typed comes as it was sent: gradio would make text of anything, and quote in a traceback what it cannot.
     """
@@ -428,6 +469,7 @@ def on_demand(
         api_visibility="private",
         concurrency_id=group,
         concurrency_limit="default" if limit is None else limit,
+        **listening,
     )
 
 

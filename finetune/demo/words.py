@@ -35,7 +35,7 @@ PAGE: dict[Language, dict[str, str]] = {
         "undo": "Undo",
         "predict_all": "Predict with all models",
         "prompt": "Beginning",
-        "prompt_hint": "What the text begins with; it may be empty",
+        "prompt_hint": "What the text begins with; it may be empty. Words to go on with come up as you type",
         "kind": "Label",
         "settings": "Settings",
         "temperature": "Temperature",
@@ -88,7 +88,7 @@ PAGE: dict[Language, dict[str, str]] = {
         "undo": "되돌리기",
         "predict_all": "모든 모델로 예측하기",
         "prompt": "첫머리",
-        "prompt_hint": "글의 첫머리. 비워 두어도 됩니다",
+        "prompt_hint": "글의 첫머리. 비워 두어도 됩니다. 입력하는 동안 이어질 낱말이 나옵니다",
         "kind": "레이블",
         "settings": "설정",
         "temperature": "온도",
@@ -130,6 +130,7 @@ class Sentences:
     no_whole_number: str
     no_seed: str
     no_label: str
+    no_suggestions: str
     cannot_load: str
     failed: str
     unknown: str
@@ -183,6 +184,7 @@ SENTENCES: dict[Language, Sentences] = {
         no_whole_number="{name} must be a whole number from {low:d} to {high:d}.",
         no_seed="The seed must be a whole number from 0 to {high:d}, or left empty.",
         no_label="This model writes by label; choose one of: {names}.",
+        no_suggestions="{model} goes on with no text: it writes for a prompt.",
         cannot_load="The model {model} cannot be loaded; the terminal that the page was started from says why.",
         failed="The model {model} failed at this; the terminal that the page was started from says where.",
         unknown="The model's vocabulary lacks {share:.0%} of this text, so its prediction says little.",
@@ -236,6 +238,7 @@ SENTENCES: dict[Language, Sentences] = {
         no_whole_number="{name}: {low:d}에서 {high:d}까지의 정수여야 합니다.",
         no_seed="시드는 0에서 {high:d}까지의 정수이거나 비어 있어야 합니다.",
         no_label="이 모델은 레이블에 따라 씁니다. 다음 가운데에서 골라 주세요: {names}.",
+        no_suggestions="모델 {model}: 글을 이어 쓰지 않고 프롬프트에 따라 새로 씁니다.",
         cannot_load="모델 {model}: 불러올 수 없습니다. 까닭은 이 페이지를 연 터미널에 나와 있습니다.",
         failed="모델 {model}: 처리하지 못했습니다. 어디에서 멈추었는지는 이 페이지를 연 터미널에 나와 있습니다.",
         unknown="이 글의 {share:.0%}가 모델의 어휘에 없으므로 예측을 믿기 어렵습니다.",

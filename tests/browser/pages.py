@@ -280,6 +280,8 @@ class Visit:
 
     def generate(self) -> None:
         self.open_tab("generate")
+        if self.box("prompt").is_visible():
+            self.box("prompt").fill("이 영화는 ")
         self.ask("write")
         expect(self.box("written")).not_to_have_value("")
 

@@ -121,25 +121,44 @@ def test_side_by_side(visit):
 
 @both
 def test_generation(visit, models):
+    # Neither while the page loads a model nor while it writes: one thread at a time may do so.
+    generator, by_label = load_generator(models["writer"]), load_generator(models["by-label"])
     visit.open_tab("generate")
     visit.choose("model", "writer")
     visit.box("prompt").fill("0 어제")
     visit.open_settings()
     for seed in (8, 7):
         visit.box("seed").fill(str(seed))
-        # Not while the page writes: both would draw from the same random numbers.
-        expected = load_generator(models["writer"]).generate(["0 어제"], ALL, seed=seed)[0][0].text
+        expected = generator.generate(["0 어제"], ALL, seed=seed)[0][0].text
         visit.ask("write")
         expect(visit.box("written")).to_have_value("0 어제" + expected)
     visit.choose("model", "by-label")
     expect(visit.box("prompt")).to_be_hidden()
     visit.press(visit.panel.get_by_role("radio", name="지루하다"))
-    by_label = load_generator(models["by-label"]).generate(["지루하다"], ALL, seed=7)[0][0].text
+    expected = by_label.generate(["지루하다"], ALL, seed=7)[0][0].text
     visit.ask("write")
-    expect(visit.box("written")).to_have_value(by_label.lstrip())
+    expect(visit.box("written")).to_have_value(expected.lstrip())
     visit.check()
     visit.choose("model", "writer")
     expect(visit.box("prompt")).to_be_visible()
+
+
+@both
+def test_words_to_go_on_with_come_up_as_one_types(visit, models):
+    generator = load_generator(models["writer"])
+    visit.open_tab("generate")
+    prompt, buttons = visit.box("prompt"), visit.panel.get_by_role("button", name=re.compile(r"\d%$"))
+    prompt.fill("")
+    prompt.press_sequentially("0 어제 ")
+    first = next(word for word in generator.suggest("0 어제 ") if word.text.strip())
+    expect(buttons.first).to_have_text(f"{first.text.strip()} {first.probability:.0%}")
+    visit.press(buttons.first)
+    expect(prompt).to_have_value(f"0 어제{first.text} ")
+    second = next(word for word in generator.suggest(f"0 어제{first.text} ") if word.text.strip())
+    expect(buttons.first).to_have_text(f"{second.text.strip()} {second.probability:.0%}")
+    visit.check()
+    visit.choose("model", "by-label")
+    expect(buttons).to_have_count(0)
 
 
 def test_writing_is_seen_as_it_grows_and_can_be_stopped(enter, held):
