@@ -222,6 +222,21 @@ def _parser() -> argparse.ArgumentParser:
     command.epilog = "Fields of transformers' GenerationConfig go before the runs' own settings: --temperature 0.7"
     command.set_defaults(run=_control)
 
+    command = add_command("novelty", help="let a run tell texts that are unlike its training texts")
+    command.add_argument("model", metavar="RUN", help="a run directory that gives labels or ratings")
+    command.add_argument("--output", required=True, metavar="DIR", help="where the tables go; they show texts")
+    command.add_argument("--against", nargs="+", default=[], metavar="FILE", help="files of texts that are unlike them")
+    command.add_argument("--text_column", default="text", help="the column with the text in those files")
+    command.add_argument(
+        "--method", choices=["mahalanobis", "autoencoder"], default="mahalanobis", help="what the run keeps"
+    )
+    command.add_argument(
+        "--false_alarms", type=float, default=0.05, metavar="P", help="the share of ordinary texts that may be flagged"
+    )
+    command.add_argument("--rows", type=int, default=2000, metavar="N", help="texts of each kind that are looked at")
+    command.add_argument("--seed", type=int, default=0, metavar="N", help="the seed of the fit and of what is drawn")
+    command.set_defaults(run=_novelty)
+
     command = add_command(
         "curve",
         help="recipes by training size and seed, tuned alike: a table with intervals",
@@ -497,7 +512,10 @@ def _predict(options: argparse.Namespace, _: Sequence[str]) -> None:
 
     model = _fetched(options.model, options.revision)
     classifier, separator = load_classifier(model), label_separator(model)
-    for text, row in zip(texts, classifier.classify(texts), strict=True):
+    said, novel = classifier.classify_with_novelty(texts)
+    for place, (text, row) in enumerate(zip(texts, said, strict=True)):
+        if novel is not None and classifier.is_novel(novel)[place]:
+            text = f"{text}\t(unlike the training texts, more so than {novel[place]:.1%} of the validation texts)"
         if classifier.task == "rate":
             print(f"{row[0]:.2f}\t{text}")
             continue
@@ -615,6 +633,25 @@ def _ablate(options: argparse.Namespace, rest: Sequence[str]) -> None:
     variants, gains = load_variants(options.variants, overrides)
     page = ablate(variants, gains, seeds, Path(options.output), ["finetune", *sys.argv[1:]])
     print(page.read_text(encoding="utf-8"))
+
+
+def _novelty(options: argparse.Namespace, _: Sequence[str]) -> None:
+    _quiet_libraries()
+    from finetune.novelty import novelty
+    from finetune.progress import say
+
+    said, page = novelty(
+        Path(options.model),
+        Path(options.output),
+        against=[Path(file) for file in options.against],
+        text_column=options.text_column,
+        method=options.method,
+        false_alarms=options.false_alarms,
+        rows=options.rows,
+        seed=options.seed,
+    )
+    print("\n".join(said))
+    say(f"\nReport: {page}")
 
 
 def _control(options: argparse.Namespace, rest: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from finetune.data import load_file, load_splits
 from finetune.data.splits import column, label_array
 from finetune.errors import UserError
 from finetune.evaluation import predict_one, predict_outputs, record_scores
+from finetune.evaluation.features import FeatureReader
+from finetune.evaluation.inference import Reader
 from finetune.models import (
     Floor,
     decoder_start,
@@ -26,7 +29,8 @@ from finetune.models import (
     max_positions,
     writes_text,
 )
-from finetune.recipe import Data, Evaluation, MajorityFloor, Task, TfidfFloor
+from finetune.models.novelty import NoveltyDetector, last_layer, load_novelty
+from finetune.recipe import Data, Evaluation, MajorityFloor, Task, TfidfFloor, local_name
 from finetune.run import RunDirectory, open_run, run_of
 from finetune.text import encode_documents, encode_pairs, load_tokenizer
 
@@ -42,6 +46,8 @@ class Classifier:
     tokenizer: PreTrainedTokenizerBase
     max_length: int
     batch_size: int = 128
+    novelty: NoveltyDetector | None = None
+    """Where one was fitted (`finetune novelty`)."""
 
     @property
     def labels(self) -> list[str]:
@@ -72,12 +78,7 @@ class Classifier:
 
         Where the task is multi_label each is by itself: they do not add up to one.
         """
-        if not texts:
-            return np.empty((0, len(self.labels)))
-        if len(texts) == 1:
-            return self.classify_one(texts[0])
-        rows = datasets.Dataset.from_dict({"text": list(texts)})
-        return self.classify_rows(rows)
+        return self._read(texts, tasks.outputs)
 
     def classify_one(self, text: str, pair: str | None = None) -> NDArray[np.float64]:
         """`classify` for one text, or one pair, (1, labels)."""
@@ -85,9 +86,58 @@ class Classifier:
 
     def classify_rows(self, rows: datasets.Dataset) -> NDArray[np.float64]:
         """`classify` for rows with a text (and text_pair)."""
+        return self._read_rows(rows, tasks.outputs)
+
+    def classify_with_novelty(self, texts: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+        """`classify`, and how novel each text is, (texts,): the share of the validation texts that are less so.
+
+        None in place of that where no detector was fitted.
+        """
+        return self._parted(self._read(texts, self.reader))
+
+    def classify_rows_with_novelty(
+        self, rows: datasets.Dataset
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+        """`classify_with_novelty` for rows with a text (and text_pair)."""
+        return self._parted(self._read_rows(rows, self.reader))
+
+    def is_novel(self, shares: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Which shares of `classify_with_novelty` reach the detector's threshold, (texts,)."""
+        assert self.novelty is not None
+        return self.novelty.is_novel(shares)
+
+    @cached_property
+    def reader(self) -> Reader:
+        """What reads a batch: the outputs, and in the last column the novelty's share where it is known."""
+        detector = self.novelty
+        if detector is None:
+            return tasks.outputs
+        return FeatureReader(self.model, lambda features: detector.shares(detector.scores(features)))
+
+    def features(self, texts: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """`classify`, and what the head saw of each text, (texts, features).
+
+        Raises:
+            UserError: the model does not end in a linear layer.
+        """
+        found = self._read(texts, FeatureReader(self.model))
+        width = len(self.labels)
+        return found[:, :width], found[:, width:]
+
+    def _parted(self, found: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+        return (found, None) if self.novelty is None else (found[:, :-1], found[:, -1])
+
+    def _read(self, texts: Sequence[str], read: Reader) -> NDArray[np.float64]:
+        if not texts:
+            return np.empty((0, len(self.labels) + (self.novelty is not None and read is not tasks.outputs)))
+        if len(texts) == 1:
+            return predict_one(self.model, self.tokenizer, self.max_length, texts[0], read=read)
+        return self._read_rows(datasets.Dataset.from_dict({"text": list(texts)}), read)
+
+    def _read_rows(self, rows: datasets.Dataset, read: Reader) -> NDArray[np.float64]:
         encoded = tasks.encode(rows, self.tokenizer, self.max_length)
         accelerator = Accelerator(cpu=self.model.device.type == "cpu")
-        return predict_outputs(self.model, encoded, self.tokenizer, accelerator, self.batch_size)
+        return predict_outputs(self.model, encoded, self.tokenizer, accelerator, self.batch_size, read=read)
 
     def evaluate_rows(self, rows: datasets.Dataset) -> tuple[NDArray[Any], NDArray[np.float64]]:
         """The labels or ratings of labelled rows, (rows,) or (rows, labels), and what the classifier says of them."""
@@ -140,10 +190,10 @@ def load_classifier(run_or_model: str, revision: str | None = None) -> Classifie
                 f"--model.model_name_or_path {run.model_directory}"
             )
         source = run.trained_model()
-        return _classifier(load_model(source), load_tokenizer(source), recipe.text.max_length)
+        return _classifier(source, load_model(source), load_tokenizer(source), recipe.text.max_length)
     model = load_model(run_or_model, revision)
     tokenizer = load_tokenizer(run_or_model, revision)
-    return _classifier(model, tokenizer, min(tokenizer.model_max_length, max_positions(model) or 512))
+    return _classifier(run_or_model, model, tokenizer, min(tokenizer.model_max_length, max_positions(model) or 512))
 
 
 def load_language_model(run_or_model: str) -> LanguageModel | None:
@@ -175,8 +225,10 @@ def load_language_model(run_or_model: str) -> LanguageModel | None:
     )
 
 
-def _classifier(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Classifier:
-    return Classifier(model, match_inputs(tokenizer, model), max_length)
+def _classifier(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Classifier:
+    head = last_layer(model)
+    novelty = None if head is None else load_novelty(Path(local_name(name)), head.in_features)
+    return Classifier(model, match_inputs(tokenizer, model), max_length, novelty=novelty)
 
 
 def evaluate_split(run_path: str, split: str) -> dict[str, Any]:

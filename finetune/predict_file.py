@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from accelerate import Accelerator
 from openpyxl import Workbook
 from openpyxl.cell import WriteOnlyCell
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from finetune import tasks
@@ -41,8 +42,10 @@ def predict_file(
     """Label every row of `source`; returns the number of rows.
 
     `output` gets one row for each, in order: row (from 0), text, label, probability_NAME per label (or rating); where
-    a row may have several labels, they stand in `predicted`, parted as in the training data. Its format goes by its
-    name. Chunks that are done lie beside it until all are; the same command goes on from them.
+    a row may have several labels, they stand in `predicted`, parted as in the training data. Where the model has a
+    novelty detector, `novelty` is the share of the validation texts that are less so than the row's, and `is_novel`
+    whether that reaches the threshold. The file's format goes by its name. Chunks that are done lie beside it until all
+    are; the same command goes on from them.
     Under torchrun the processes share the rows of each chunk.
 
     Raises:
@@ -57,7 +60,7 @@ def predict_file(
     separator = label_separator(run_or_model)
 
     def label(chunk: datasets.Dataset, start: int) -> pa.Table:
-        outputs = classifier.classify_rows(chunk)
+        outputs, novel = classifier.classify_rows_with_novelty(chunk)
         columns: dict[str, object] = {
             "row": range(start, start + len(chunk)),
             "text": chunk.with_format("arrow")[:]["text"],
@@ -70,9 +73,13 @@ def predict_file(
         else:
             columns["label"] = classifier.answers(outputs)
             columns |= {f"probability_{name}": outputs[:, i] for i, name in enumerate(classifier.labels)}
+        if novel is not None:
+            columns |= {"novelty": novel, "is_novel": classifier.is_novel(novel)}
         return pa.table(columns)
 
     claim = {"source": sha256(source), "model": fingerprint(classifier.model), "text_column": text_column}
+    if classifier.novelty is not None:
+        claim["novelty"] = fingerprint_of(classifier.novelty.tensors)
     write_in_chunks(rows, output, claim, chunk_rows, label, "predicting", accelerator)
     return len(rows)
 
@@ -279,7 +286,12 @@ def sha256(path: Path) -> str:
 
 def fingerprint(model: PreTrainedModel) -> str:
     """sha256 over the weights: chunks of two models must not be mixed."""
+    return fingerprint_of(model.state_dict())
+
+
+def fingerprint_of(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 over the names and values of tensors."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted(tensors.items()):
         digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

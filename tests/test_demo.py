@@ -31,7 +31,7 @@ from reviews import small_recipe, write_ratings
 
 from finetune.attribution import Attribution, TokenAttribution
 from finetune.demo import app, build_app, launch
-from finetune.demo.answers import BUTTON_NOISES, TEXT_LIMIT, TEXTS, record_note
+from finetune.demo.answers import BUTTON_NOISES, TEXT_LIMIT, TEXTS, _note, record_note
 from finetune.demo.batch import ROWS
 from finetune.demo.fence import KEPT_SECONDS, UPLOAD_BYTES, sweep
 from finetune.demo.markup import Cell, evidence_html, table_html
@@ -278,6 +278,15 @@ def test_who_suggests_nothing_says_so_to_a_program_and_is_quiet_in_the_page(clie
 def test_a_space_at_the_end_of_a_prompt_is_written_once(client):
     named = {"model": "writer", "max_new_tokens": 5, "seed": 3, "api_name": "/generate"}
     assert client.predict("0 어제  ", **named) == client.predict("0 어제", **named)
+
+
+def test_a_text_that_is_unlike_the_training_texts_is_said_to_be(client):
+    answer = client.predict("재미있다", api_name="/predict")
+    assert answer["novelty"] is None  # no detector was fitted
+    said = Prediction({"a": 0.9, "b": 0.1}, None, 1.0, 0.0, 5, is_cut=False, novelty=0.987, is_novel=True)
+    assert _note(said, SENTENCE) == SENTENCE.novel.format(share=0.987)
+    assert "98.7%" in _note(said, SENTENCE)
+    assert _note(replace(said, is_novel=False), SENTENCE) == ""
 
 
 def test_the_page_is_answered_like_a_program(client, page):

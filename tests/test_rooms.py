@@ -35,6 +35,7 @@ ROOMS = [
     "ablation",
     "inspection",
     "control",
+    "novelty",
     "gradients",
     "demo",
     "cli",

@@ -390,6 +390,8 @@ def _note(prediction: Prediction, words: Sentences) -> str:
         notes.append(words.nothing_read)
     elif prediction.unknown_share > _MUCH_UNKNOWN:
         notes.append(words.unknown.format(share=prediction.unknown_share))
+    if prediction.is_novel and prediction.novelty is not None:
+        notes.append(words.novel.format(share=prediction.novelty))
     if prediction.is_cut:
         notes.append(words.cut.format(tokens=prediction.tokens))
     return " ".join(notes)

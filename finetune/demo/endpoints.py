@@ -22,7 +22,8 @@ def add_endpoints(answers: Answers) -> None:
 
         Returns the model's name, label, probabilities, rating, milliseconds, and a note, empty unless the model read
         little of the text. Where a text may have several labels, they are a list, labels, and label is null. The track
-        record says on how many test rows the model was about as sure (low, high), and how often it was right there.
+        record says on how many test rows the model was about as sure (low, high), and how often it was right there. The
+        novelty is the share of ordinary texts that are less unlike the training texts; null where the model has none.
         """
         with sentences(request) as words:
             name, said, note = answers.predict(text, model, words)
@@ -34,6 +35,7 @@ def add_endpoints(answers: Answers) -> None:
                 "rating": said.rating,
                 "milliseconds": said.milliseconds,
                 "note": note,
+                "novelty": said.novelty,
                 "track_record": None if record is None else asdict(record),
             }
 

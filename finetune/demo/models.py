@@ -109,6 +109,10 @@ class Prediction:
     """Whether a text may have any number of the labels."""
     neutral: str | None = None
     """What is said where neither of two labels is probable enough; None where one is."""
+    novelty: float | None = None
+    """Which share of the validation texts is less unlike the training texts; None where no detector was fitted."""
+    is_novel: bool = False
+    """Whether that reaches the detector's threshold."""
 
     @property
     def answer(self) -> str | None:
@@ -176,7 +180,8 @@ def predict_one(classifier: Classifier, text: str) -> Prediction:
     encoded = classifier.tokenizer(
         [text], truncation=True, max_length=classifier.max_length, return_attention_mask=False
     )
-    row = predict_encoded(classifier.model, classifier.tokenizer, encoded)[0].tolist()
+    row = predict_encoded(classifier.model, classifier.tokenizer, encoded, classifier.reader)[0].tolist()
+    novelty = row.pop() if classifier.novelty is not None else None
     milliseconds = 1000 * (time.perf_counter() - started)
     tokens, unknown_share, is_cut = _reading(encoded, text, classifier.tokenizer)
     rates = classifier.task == "rate"
@@ -193,6 +198,8 @@ def predict_one(classifier: Classifier, text: str) -> Prediction:
         is_cut=is_cut,
         gives_several=classifier.task == "multi_label",
         neutral=neutral,
+        novelty=novelty,
+        is_novel=novelty is not None and bool(classifier.is_novel(np.array([novelty]))[0]),
     )
 
 

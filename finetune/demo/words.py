@@ -135,6 +135,7 @@ class Sentences:
     failed: str
     unknown: str
     record: str
+    novel: str
     nothing_read: str
     cut: str
     agree: str
@@ -190,6 +191,8 @@ SENTENCES: dict[Language, Sentences] = {
         unknown="The model's vocabulary lacks {share:.0%} of this text, so its prediction says little.",
         record="Where it was about as sure ({low:.0%} to {high:.0%}), it was right on {right:.0%} of {rows:,} test "
         "rows.",
+        novel="This text is unlike those that the model was trained on, more so than {share:.1%} of ordinary ones: "
+        "trust the prediction less.",
         nothing_read="The model can read nothing of this text, so its prediction says nothing.",
         cut="Only the first {tokens:,} tokens of the text were read; the model takes no more.",
         agree="The models agree.",
@@ -243,6 +246,7 @@ SENTENCES: dict[Language, Sentences] = {
         failed="모델 {model}: 처리하지 못했습니다. 어디에서 멈추었는지는 이 페이지를 연 터미널에 나와 있습니다.",
         unknown="이 글의 {share:.0%}가 모델의 어휘에 없으므로 예측을 믿기 어렵습니다.",
         record="이만큼 확신한({low:.0%}~{high:.0%}) 시험 데이터 {rows:,}행에서는 {right:.0%}를 맞혔습니다.",
+        novel="이 글은 모델이 학습한 글과 많이 다릅니다(보통 글의 {share:.1%}보다 더). 예측을 덜 믿는 것이 좋습니다.",
         nothing_read="모델이 이 글에서 읽을 수 있는 것이 없으므로 예측에 뜻이 없습니다.",
         cut="글의 처음 {tokens:,}토큰까지만 읽었습니다. 모델이 그보다 긴 글을 받지 않습니다.",
         agree="모델들의 예측이 같습니다.",

@@ -9,12 +9,15 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object, send_to_device
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from finetune import tasks
 from finetune.text.masking import IGNORED_LABEL
 from finetune.text.streams import Streams
+
+Reader = Callable[[nn.Module, Mapping[str, Tensor]], NDArray[np.float64]]
+"""A model and a batch -> what is said of its rows, (rows, columns)."""
 
 
 def predict_outputs(
@@ -26,8 +29,9 @@ def predict_outputs(
     advance: Callable[[int], None] = lambda rows: None,
     *,
     stream_length: int | None = None,
+    read: Reader = tasks.outputs,
 ) -> NDArray[np.float64]:
-    """What `tasks.outputs` says of each row, (n, columns), in the order of the rows, on every process.
+    """What `read` says of each row, (n, columns), in the order of the rows, on every process.
 
     Of documents cut into windows it is the sum over the windows of each.
 
@@ -52,7 +56,7 @@ def predict_outputs(
     with torch.inference_mode(), accelerator.autocast():
         for indices in mine:
             batch = send_to_device(tasks.collate(columns[indices.tolist()], tokenizer), accelerator.device)
-            results.append(tasks.outputs(model, batch))
+            results.append(read(model, batch))
             advance(len(indices) * accelerator.num_processes)
     model.train(was_training)
     parts = gather_object([(mine, results)]) if accelerator.num_processes > 1 else [(mine, results)]
@@ -65,25 +69,33 @@ def predict_outputs(
 
 
 def predict_one(
-    model: nn.Module, tokenizer: PreTrainedTokenizerBase, max_length: int, text: str, pair: str | None = None
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    text: str,
+    pair: str | None = None,
+    read: Reader = tasks.outputs,
 ) -> NDArray[np.float64]:
-    """What `tasks.outputs` says of one text, or one pair, (1, columns).
+    """What `read` says of one text, or one pair, (1, columns).
 
     Without the detour over a data set, which takes many times as long as a small model does.
     """
     encoded = tokenizer(text, pair, truncation=True, max_length=max_length, return_attention_mask=False)
-    return predict_encoded(model, tokenizer, {name: [ids] for name, ids in encoded.items()})
+    return predict_encoded(model, tokenizer, {name: [ids] for name, ids in encoded.items()}, read)
 
 
 def predict_encoded(
-    model: nn.Module, tokenizer: PreTrainedTokenizerBase, encoded: Mapping[str, Any]
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    encoded: Mapping[str, Any],
+    read: Reader = tasks.outputs,
 ) -> NDArray[np.float64]:
-    """What `tasks.outputs` says of a few texts as the tokenizer gave them, in one batch, (texts, columns)."""
+    """What `read` says of a few texts as the tokenizer gave them, in one batch, (texts, columns)."""
     batch = tasks.collate(encoded, tokenizer)
     was_training = model.training
     model.eval()
     with torch.inference_mode():
-        outputs = tasks.outputs(model, send_to_device(batch, next(model.parameters()).device))
+        outputs = read(model, send_to_device(batch, next(model.parameters()).device))
     model.train(was_training)
     return outputs
 

@@ -17,6 +17,7 @@ from transformers import CONFIG_MAPPING
 
 import finetune.models  # noqa: F401  # registers the recurrent models
 from finetune.errors import UserError
+from finetune.models.novelty import NOVELTY_FILE
 from finetune.recipe import EMBEDDED_PREFIX
 
 NETWORK_ERRORS = cast("tuple[type[Exception], ...]", (HfHubHTTPError.__bases__[0], OSError))
@@ -39,6 +40,7 @@ MODEL_FILES = (
     "model.safetensors",
     "model-*-of-*.safetensors",
     "model.safetensors.index.json",
+    NOVELTY_FILE,
     *TOKENIZER_FILES,
 )
 RUN_FILES = (

@@ -30,6 +30,7 @@ from finetune.models.encoder_decoder import (
 )
 from finetune.models.floors import Floor
 from finetune.models.initial_embeddings import save_vectors, start_from_vectors
+from finetune.models.novelty import last_layer
 from finetune.models.pooled import PooledEncoderForSequenceClassification
 from finetune.models.pretrained import LOADING_ERRORS, encoder_config, max_positions
 from finetune.models.recurrent import RecurrentConfig, RecurrentForSequenceClassification
@@ -157,11 +158,8 @@ def divide_logits(model: nn.Module, temperature: float) -> None:
     Raises:
         UserError: the model does not end in a linear layer.
     """
-    labels = len(cast("Any", model).config.id2label)
-    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    # Beside adapters there is the head that was, too, which is not trained.
-    last = next((layer for layer in reversed(layers) if layer.weight.requires_grad), None)
-    if last is None or last.out_features != labels:
+    last = last_layer(model)
+    if last is None:
         raise UserError(f"evaluation.calibration: {type(model).__name__} does not end in a linear layer; leave it out")
     with torch.no_grad():
         for parameter in last.parameters(recurse=False):
