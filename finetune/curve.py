@@ -64,6 +64,9 @@ def curve(
         for recipe in recipes:
             for seed in range(seeds_of_size):
                 run = _train(recipe, size, seed, factors[recipe.name], output, command)
+                search = _search(recipe, factors[recipe.name], tuned_at) if _is_tuned(recipe) else None
+                if search is not None and run.tuning() != search:
+                    run.write_json(run.tuning_file, search)
                 if "test" not in run.scores()["splits"]:
                     evaluate_split(str(run.path), "test")
                 cells.append(Cell(recipe.name, size, seed, factors[recipe.name], tuned_at, run))
@@ -151,6 +154,18 @@ def _tuned(recipe: Recipe) -> tuple[str, str]:
 
 def _value(recipe: Recipe) -> float:
     return recipe.model.regularization if isinstance(recipe.model, TfidfFloor) else recipe.training.learning_rate
+
+
+def _search(recipe: Recipe, factor: float, train_rows: int) -> dict[str, Any]:
+    """What a run of the table keeps of how its value was found."""
+    own = _value(recipe)
+    return {
+        "field": ".".join(_tuned(recipe)),
+        "tried": [own * factor for factor in FACTORS],
+        "chosen": own * factor,
+        "seed": 0,
+        "train_rows": train_rows,
+    }
 
 
 def _tuning_account(recipes: Sequence[Recipe]) -> dict[str, Any]:

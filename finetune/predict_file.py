@@ -14,8 +14,6 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 from accelerate import Accelerator
-from openpyxl import Workbook
-from openpyxl.cell import WriteOnlyCell
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -237,6 +235,9 @@ def _check_length(output: Path, rows: int) -> None:
 
 
 def _write_workbook(tables: Iterable[pa.Table], schema: pa.Schema, target: Path, output: Path) -> None:
+    from openpyxl import Workbook  # here: slow to load, and few files are workbooks
+    from openpyxl.cell import WriteOnlyCell
+
     workbook = Workbook(write_only=True)
     sheet = workbook.create_sheet("Sheet1")
     sheet.freeze_panes = "A2"

@@ -64,6 +64,11 @@ class RunDirectory:
         return self.path if is_pushed else self.path / "model"
 
     @property
+    def tuning_file(self) -> Path:
+        """Where a study searched for a value first: `field`, `tried`, `chosen`, by which `seed` and `train_rows`."""
+        return self.path / "tuning.json"
+
+    @property
     def probe_file(self) -> Path:
         """What the model said of a few texts at the end of training; copies of it are held against that."""
         return self.path / "probe.json"
@@ -191,6 +196,10 @@ class RunDirectory:
             with self.log_file.open(encoding="utf-8") as lines:
                 for line in lines:
                     yield json.loads(line)
+
+    def tuning(self) -> dict[str, Any] | None:
+        """The search that came before the run; None where its recipe's values were taken as they are."""
+        return self._read(self.tuning_file) if self.tuning_file.exists() else None
 
     def probe(self) -> dict[str, Any]:
         return self._read(self.probe_file)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest, norm
+from scipy.special import bdtr, ndtr, ndtri  # scipy.stats has these too, and takes a second to load
 
 SAMPLES = 2000
 """Draws for an interval of a difference."""
@@ -69,22 +69,25 @@ def bca_interval(
     is_tie = np.isclose(draws, value, rtol=1e-12, atol=0)  # the value may have been summed up in another order
     below = (draws[~is_tie] < value).sum() / len(draws) + is_tie.mean() / 2
     least = 0.5 / len(draws)
-    bias = norm.ppf(np.clip(below, least, 1 - least))
+    bias = ndtri(np.clip(below, least, 1 - least))
     influences = left_out.mean() - left_out if len(left_out) else left_out
     scale = float((influences**2).sum() ** 1.5)
     acceleration = float((influences**3).sum()) / (6 * scale) if scale > 0 else 0.0
     tail = (1 - confidence) / 2
-    shifted = bias + norm.ppf([tail, 1 - tail])
+    shifted = bias + ndtri([tail, 1 - tail])
     # Of a handful of rows the acceleration can be as large as to leave nothing to divide by.
-    places = norm.cdf(bias + shifted / np.maximum(1 - acceleration * shifted, 1e-12))
+    places = ndtr(bias + shifted / np.maximum(1 - acceleration * shifted, 1e-12))
     low, high = np.quantile(draws, places)
     return Interval(value, float(low), float(high))
 
 
 def wilson_interval(successes: int, count: int, confidence: float = CONFIDENCE) -> Interval:
     """A share of rows with Wilson's score interval (Wilson 1927), which stays within 0 and 1 and is never empty."""
-    interval = binomtest(successes, count).proportion_ci(confidence, method="wilson")
-    return Interval(successes / count, float(interval.low), float(interval.high))
+    share, squared = successes / count, float(ndtri((1 + confidence) / 2)) ** 2 / count
+    middle = (share + squared / 2) / (1 + squared)
+    half = math.sqrt(squared * (share * (1 - share) + squared / 4)) / (1 + squared)
+    # At the ends exactly, where rounding would miss them.
+    return Interval(share, middle - half if successes else 0.0, middle + half if successes < count else 1.0)
 
 
 def unpaired_difference(successes: int, count: int, other_successes: int, other_count: int) -> Interval:
@@ -106,7 +109,7 @@ def mcnemar(first_only: int, second_only: int) -> float:
     the side of caution: with few such rows it finds a difference where there is none less often than its level says.
     """
     differing = first_only + second_only
-    return float(binomtest(first_only, differing).pvalue) if differing else 1.0
+    return min(1.0, 2 * float(bdtr(min(first_only, second_only), differing, 0.5)))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -148,7 +151,7 @@ def rows_to_tell_apart(first_only: int, second_only: int, rows: int) -> int | No
     if first_only == second_only:
         return None
     differing, gap = (first_only + second_only) / rows, abs(first_only - second_only) / rows
-    of_level, of_power = norm.ppf(1 - (1 - CONFIDENCE) / 2), norm.ppf(_POWER)
+    of_level, of_power = ndtri(1 - (1 - CONFIDENCE) / 2), ndtri(_POWER)
     root = of_level * math.sqrt(differing) + of_power * math.sqrt(differing - gap**2)
     return math.ceil(root**2 / gap**2)
 

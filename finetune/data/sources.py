@@ -22,7 +22,6 @@ import pyarrow
 
 from finetune.data.columns import check_columns, check_repeated, first_line
 from finetune.data.exercises import EXERCISES
-from finetune.data.workbook import read_workbook
 from finetune.errors import UserError
 from finetune.recipe import EMBEDDED_PREFIX, FILE_FORMATS
 
@@ -96,6 +95,8 @@ def read_file(path: Path, options: FileOptions, columns: Sequence[str]) -> datas
         case "text":
             rows = _read_text(path, options)
         case "xlsx":
+            from finetune.data.workbook import read_workbook  # here: its library is slow to load
+
             rows = read_workbook(path, columns, options.workbook_bytes)
         case _:
             rows = _build("parquet", path, cache_dir=_cache(options))

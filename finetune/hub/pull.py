@@ -52,6 +52,7 @@ RUN_FILES = (
     "train_log.jsonl",
     "scores.json",
     "probe.json",
+    "tuning.json",
     "beside.json",
     "predictions/*.parquet",
     "plots/*.svg",

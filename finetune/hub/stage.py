@@ -20,7 +20,7 @@ from finetune.run import RunDirectory
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 _AUTO_TASKS = {"ConditionalGeneration": "Seq2SeqLM"}
 """What an architecture's name says it is for, and what the class is called that loads it, where they differ."""
-_RUN_FILES = ("data.json", "train_log.jsonl", "scores.json", "probe.json", "beside.json")
+_RUN_FILES = ("data.json", "train_log.jsonl", "scores.json", "probe.json", "tuning.json", "beside.json")
 _SECRETS = {
     "a token of the Hub": re.compile(r"\bhf_[A-Za-z0-9]{20,}"),
     "a key of OpenAI or Anthropic": re.compile(r"\bsk-[A-Za-z0-9_-]{20,}"),

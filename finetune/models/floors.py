@@ -5,16 +5,15 @@ regression. Where a row may have several labels, how frequent each is, and a log
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.multiclass import OneVsRestClassifier
-from sklearn.pipeline import Pipeline
 
 from finetune.recipe import MajorityFloor, TfidfFloor
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
 
 
 class Floor:
@@ -44,12 +43,18 @@ class Floor:
         if self.pipeline is None:
             return len(self.constant)
         regression = self.pipeline.named_steps["regression"]
-        fitted = regression.estimators_ if isinstance(regression, OneVsRestClassifier) else [regression]
+        fitted = getattr(regression, "estimators_", [regression])  # one for each label
         # A label that all training rows have needs no regression.
         return sum(int(one.coef_.size + np.size(one.intercept_)) for one in fitted if hasattr(one, "coef_"))
 
 
-def _fit_tfidf(model: TfidfFloor, texts: Sequence[str], labels: NDArray[Any]) -> Pipeline:
+def _fit_tfidf(model: TfidfFloor, texts: Sequence[str], labels: NDArray[Any]) -> "Pipeline":
+    # Here, since loading it takes a second that no other training needs.
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression, Ridge
+    from sklearn.multiclass import OneVsRestClassifier
+    from sklearn.pipeline import Pipeline
+
     # min_df counts rows, and a small set has n-grams that occur once only.
     vectorizer = TfidfVectorizer(
         analyzer=model.analyzer,

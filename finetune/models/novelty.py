@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from sklearn.covariance import LedoitWolf
 from torch import Tensor, nn
 
 from finetune.errors import UserError
@@ -186,6 +185,8 @@ def fit_novelty(
     tensors = {"mean": torch.from_numpy(mean).float(), "scale": torch.from_numpy(scale).float()}
     standard = (train - mean) / scale
     if method == "mahalanobis":
+        from sklearn.covariance import LedoitWolf  # here: slow to load, and reading a detector does without
+
         precision = LedoitWolf(assume_centered=True).fit(standard).precision_
         tensors["whitening"] = torch.from_numpy(np.linalg.cholesky(precision)).float()
     else:

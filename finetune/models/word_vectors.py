@@ -17,7 +17,6 @@ import numpy as np
 import scipy.sparse
 import torch
 from numpy.typing import NDArray
-from sklearn.decomposition import TruncatedSVD
 from threadpoolctl import threadpool_limits
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -111,6 +110,8 @@ def ppmi_vectors(
     information = np.log(near.data * total / (by_token[near.row] * by_context[near.col]))
     is_positive = information > 0
     positive = (information[is_positive], (near.row[is_positive], near.col[is_positive]))
+    from sklearn.decomposition import TruncatedSVD  # here: slow to load, and whoever reads vectors does without
+
     svd = TruncatedSVD(n_components=min(dimensions, vocabulary_size), random_state=seed)
     # Launchers choose other numbers of threads, which would show in the last bits.
     with threadpool_limits(1):

@@ -155,6 +155,23 @@ class Surety:
 
 
 @dataclass(frozen=True)
+class Tuning:
+    """The search before a run: of one field several values were tried on validation, with so many training rows."""
+
+    field: str
+    tried: tuple[float, ...]
+    chosen: float
+    train_rows: int
+
+    @classmethod
+    def read(cls, run: RunDirectory) -> Self | None:
+        """None where the values of the run's recipe were taken as they are."""
+        if (found := run.tuning()) is None:
+            return None
+        return cls(found["field"], tuple(found["tried"]), found["chosen"], found["train_rows"])
+
+
+@dataclass(frozen=True)
 class RunSummary:
     """One run: what it is, how it scored on the test rows, what it cost and where it ran."""
 
@@ -179,6 +196,7 @@ class RunSummary:
     environment: Mapping[str, Any]
     surety: Surety | None = None
     """None in runs that were scored before this was recorded."""
+    tuning: Tuning | None = None
     paired: PairedTest | None = None
     """The best run against this one, row by row; None for the best, and where one of them has no predictions."""
 
@@ -479,6 +497,7 @@ def _summarize(run: RunDirectory, name: str) -> RunSummary:
         curve=read_curve(run),
         environment=run.environment(),
         surety=_surety(test),
+        tuning=Tuning.read(run),
     )
 
 

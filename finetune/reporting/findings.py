@@ -1,9 +1,9 @@
 """A comparison -> words: what its numbers allow one to say, and what they do not."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from finetune.reporting.comparison import Comparison, RunSummary
+from finetune.reporting.comparison import Comparison, RunSummary, Tuning
 from finetune.reporting.seeds import FEW_SEEDS, OverSeeds, RecipeOverSeeds
 from finetune.reporting.tables import interval_cell, interval_text, percent, round_up
 from finetune.significance import PairedTest, rows_to_tell_apart
@@ -201,6 +201,7 @@ def _cautions(comparison: Comparison) -> list[str]:
         *_scored_repeatedly(comparison),
         *_leaked_rows(comparison),
         *_unlike_conditions(comparison),
+        describe_search({run.name: run.tuning for run in comparison.runs if run.family != "majority"}),
         *(
             f"{run.name}: {run.curve.losses_not_finite} logged training losses were not finite."
             for run in comparison.runs
@@ -241,6 +242,21 @@ def _leaked_rows(comparison: Comparison) -> list[str]:
     if comparison.runs[0].name in first:
         return [f"{rows} Without them, the highest accuracy is still that of {comparison.runs[0].name}."]
     return [f"{rows} Without them, the highest accuracy is that of {listed(first)}."]
+
+
+def describe_search(tunings: Mapping[str, Tuning | None]) -> str:
+    """How the values of each run were found: a baseline that nobody tuned, beside a model that was, is a straw man."""
+    tuned = {name: tuning for name, tuning in tunings.items() if tuning is not None}
+    if not tuned:
+        return "No run's values were searched for: each took those of its recipe."
+    said = ", ".join(
+        f"{name}'s {tuning.field} ({tuning.chosen:.2g}) among {len(tuning.tried)} with {tuning.train_rows:,} training "
+        "rows"
+        for name, tuning in tuned.items()
+    )
+    untuned = [name for name in tunings if name not in tuned]
+    rest = f" Those of {listed(untuned)} are the recipe's: not the same chance was given to all." if untuned else ""
+    return f"Chosen on validation: {said}.{rest}"
 
 
 def _unlike_conditions(comparison: Comparison) -> list[str]:

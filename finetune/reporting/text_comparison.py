@@ -18,6 +18,7 @@ from finetune.reporting.attention_plot import attention_plot
 from finetune.reporting.comparison import (
     Curve,
     Metric,
+    Tuning,
     describe_model,
     display_names,
     printable,
@@ -25,6 +26,7 @@ from finetune.reporting.comparison import (
     scores_on_the_same_rows,
     test_scores,
 )
+from finetune.reporting.findings import describe_search
 from finetune.reporting.page import drawn_curves, line_keys, page_template
 from finetune.reporting.tables import (
     NOTHING,
@@ -67,6 +69,7 @@ class TextRun:
     trainable_parameters: int | None
     training_seconds: float | None
     curve: Curve
+    tuning: Tuning | None = None
 
 
 @dataclass(frozen=True)
@@ -183,6 +186,7 @@ def _summarize(
         trainable_parameters=cost.get("trainable_parameters"),
         training_seconds=cost.get("training_seconds"),
         curve=read_curve(run),
+        tuning=Tuning.read(run),
     )
 
 
@@ -246,7 +250,7 @@ def sentences(comparison: TextComparison) -> list[str]:
             )
         if run.times_scored > 1:
             said.append(f"{run.name} scored the test split {run.times_scored} times.")
-    return said
+    return [*said, describe_search({run.name: run.tuning for run in comparison.runs})]
 
 
 def _bits(metric: Metric) -> str:

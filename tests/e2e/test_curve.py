@@ -129,6 +129,20 @@ def test_the_factor_is_the_best_on_validation(folder):
             assert found[entry["recipes"][name]["factor"]] == max(found.values())
 
 
+def test_a_comparison_of_its_runs_says_how_they_were_tuned(folder, tmp_path):
+    entry = json.loads((folder / "curve" / "curve.json").read_text(encoding="utf-8"))["by_size"][1]
+    found = {name: entry["recipes"][name]["factor"] for name in ("gru", "tfidf")}
+    runs = [f"curve/runs/{name}-80-seed1-x{factor:.2g}" for name, factor in found.items()]
+    assert main(["compare", *runs, "curve/runs/majority-80-seed1", "--output", str(tmp_path / "report")]) == 0
+    for page in ("comparison.md", "index.html"):
+        said = (tmp_path / "report" / page).read_text(encoding="utf-8").replace("&#39;", "'").replace("\\_", "_")
+        for name, factor in found.items():
+            own = {"gru": 0.01, "tfidf": load_recipe("tfidf.yaml").model.regularization}[name]
+            field = {"gru": "training.learning_rate", "tfidf": "model.regularization"}[name]
+            assert f"{name}-80-seed1-x{factor:.2g}'s {field} ({own * factor:.2g}) among 3 with 80 training rows" in said
+        assert "not the same chance" not in said  # the majority has nothing to choose
+
+
 def test_seeds_have_samples_of_their_own_and_sizes_nest():
     def texts(size, seed):
         overrides = [("data.max_train_rows", str(size)), ("data.train_sample_seed", str(seed))]

@@ -10,6 +10,8 @@ from finetune.reporting.comparison import Metric, read_comparison
 from finetune.reporting.findings import Findings, describe_findings, listed
 from finetune.run import RunDirectory
 
+UNSEARCHED = "No run's values were searched for: each took those of its recipe."
+
 
 def findings(*runs: RunDirectory) -> Findings:
     return describe_findings(read_comparison([Path(run.path) for run in runs]))
@@ -82,6 +84,18 @@ def test_intervals_are_said_to_leave_seeds_out(make_run: MakeRun) -> None:
     assert found.cautions == (
         "The intervals reflect the test rows only, not training seeds: the same recipe with another seed may score "
         "differently.",
+        UNSEARCHED,
+    )
+
+
+def test_a_run_that_was_tuned_beside_one_that_was_not(make_run: MakeRun) -> None:
+    tuned = make_run("bilstm", 0.9)
+    search = {"field": "training.learning_rate", "tried": [1e-3, 3e-3], "chosen": 3e-3, "seed": 0, "train_rows": 5000}
+    tuned.write_json(tuned.tuning_file, search)
+    found = findings(tuned, make_run("gru", 0.8), make_run("majority", 0.5))
+    assert found.cautions[-1] == (
+        "Chosen on validation: bilstm's training.learning_rate (0.003) among 2 with 5,000 training rows. Those of gru "
+        "are the recipe's: not the same chance was given to all."
     )
 
 
@@ -96,6 +110,7 @@ def test_cautions_about_repeated_scoring_and_unlike_conditions(make_run: MakeRun
         "The runs were not trained on the same rows: a difference may come from the data.",
         "The intervals have different confidence levels: bilstm 95 %, gru 90 %.",
         "The runs had different devices or thread counts: their speeds do not compare.",
+        UNSEARCHED,
     )
 
 
