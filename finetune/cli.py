@@ -68,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 _TAKE_FIELDS = (
+    "quickstart",
     "train",
     "pretrain",
     "tokenizer",
@@ -97,7 +98,11 @@ def _parser() -> argparse.ArgumentParser:
     # Whole flags only: a recipe's --seed is no short form of the curve's --seeds.
     add_command = partial(commands.add_parser, allow_abbrev=False)
 
-    command = add_command("quickstart", help="embedded data: floors, from scratch, pretrained; to label and to write")
+    command = add_command(
+        "quickstart",
+        help="embedded data: floors, from scratch, pretrained; to label and to write",
+        epilog="How all of them are trained and scored can be given: --training.num_train_epochs 1, --seed 7.",
+    )
     command.add_argument("--output_dir", default="runs", help="the directory that holds the run directories")
     command.add_argument(
         "--report_dir",
@@ -459,11 +464,12 @@ def _doctor(options: argparse.Namespace, rest: Sequence[str]) -> None:
     print_report(report, options.data, console if console.is_terminal else Console(width=160))
 
 
-def _quickstart(options: argparse.Namespace, _: Sequence[str]) -> None:
+def _quickstart(options: argparse.Namespace, rest: Sequence[str]) -> None:
+    overrides = parse_overrides(rest)
     _quiet_libraries()
     from finetune.quickstart import quickstart
 
-    quickstart(Path(options.output_dir), Path(options.report_dir))
+    quickstart(Path(options.output_dir), Path(options.report_dir), overrides)
 
 
 def _evaluate(options: argparse.Namespace, _: Sequence[str]) -> None:

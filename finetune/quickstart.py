@@ -1,13 +1,15 @@
 """`finetune quickstart`: what transfer buys on the embedded reviews, in labelling them and in writing some."""
 
+import shlex
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from finetune.errors import UserError
 from finetune.generate import load_generator
 from finetune.progress import say
-from finetune.recipe import load_recipe
+from finetune.recipe import Recipe, load_recipe
 from finetune.reporting.compare import check_output
 from finetune.reporting.tables import Cell, Column, Table, markdown_table
 from finetune.reporting.terminal import compare_and_print
@@ -24,24 +26,27 @@ CLASSIFIERS = (
 WRITERS = ("quickstart-lstm-writer", "quickstart-mini-gpt")
 _LABELS = ("부정", "중립", "긍정")
 _SEED, _TEMPERATURE = 1, 0.8
+_MAY_CHANGE = ("training.", "evaluation.", "seed")
 
 
-def quickstart(output_dir: Path, report_dir: Path) -> None:
+def quickstart(output_dir: Path, report_dir: Path, overrides: Sequence[tuple[str, str]] = ()) -> None:
     """Train all of them, write the comparisons, say what to do next; earlier quickstart runs are replaced.
 
-    The writers' comparison goes beside `report_dir`, whose name it has with -writers behind it.
+    The writers' comparison goes beside `report_dir`, whose name it has with -writers behind it. `overrides` are for
+    every recipe: of how it is trained and scored, since its data and its model are what the comparison is about.
 
     Raises:
-        UserError: a place for a report holds something else.
+        UserError: a place for a report holds something else, or an override is wrong.
     """
+    recipes = _recipes([*overrides, ("output_dir", str(output_dir))])
     check_output(report_dir)  # not after all of the training
     named = report_dir if report_dir.name not in ("", "..") else report_dir.resolve()
     writers_report = named.with_name(f"{named.name}-writers")
     check_output(writers_report)
-    classifiers = _train(CLASSIFIERS, output_dir)
+    classifiers = _train(CLASSIFIERS, recipes, overrides)
     say("")
     compare_and_print(classifiers, report_dir)
-    writers = _train(WRITERS, output_dir)
+    writers = _train(WRITERS, recipes, overrides)
     say("")
     compare_and_print(writers, writers_report)
     _write_reviews(writers, writers_report)
@@ -55,13 +60,23 @@ Next:
 """)
 
 
-def _train(names: Sequence[str], output_dir: Path) -> list[Path]:
-    every = (*CLASSIFIERS, *WRITERS)
+def _recipes(overrides: Sequence[tuple[str, str]]) -> dict[str, Recipe]:
+    for name, _ in overrides:
+        if name != "output_dir" and not name.startswith(_MAY_CHANGE):
+            raise UserError(
+                f"quickstart: {name} is each recipe's own; fields of training, of evaluation and the seed can be "
+                "given. `finetune train` takes all of them"
+            )
+    return {name: load_recipe(name, overrides) for name in (*CLASSIFIERS, *WRITERS)}
+
+
+def _train(names: Sequence[str], recipes: Mapping[str, Recipe], overrides: Sequence[tuple[str, str]]) -> list[Path]:
+    given = [word for name, value in overrides for word in (f"--{name}", value)]
     runs: list[Path] = []
     for name in names:
-        say(f"\n[{1 + every.index(name)}/{len(every)}] finetune train {name}")
-        recipe = load_recipe(name, [("output_dir", str(output_dir))])
-        runs.append(train(recipe, overwrite=True, command=["finetune", "train", name]).path)
+        command = ["finetune", "train", name, *given]
+        say(f"\n[{1 + list(recipes).index(name)}/{len(recipes)}] {shlex.join(command)}")
+        runs.append(train(recipes[name], overwrite=True, command=command).path)
     return runs
 
 

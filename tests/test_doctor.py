@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from reviews import review_rows, write_csv
 
 from finetune.cli import main
@@ -133,6 +134,7 @@ def test_findings_go_into_the_run(tmp_path):
     assert data["doctor"]["splits"]["train"]["rows"] == data["splits"]["train"]["count"]
 
 
+@pytest.mark.slow
 def test_the_known_flaws_of_nsmc(nsmc):
     files = {name: str(nsmc / f"{name}.parquet") for name in ("train", "test")}
     overrides = [("data.test_file", files["test"]), ("data.text_column", "document"), ("data.id_column", "id")]

@@ -359,6 +359,7 @@ def test_the_lineup_takes_overrides():
     assert {recipe.seed for recipe in recipes} == {5}
 
 
+@pytest.mark.slow
 def test_the_lineup_by_the_command_itself(tmp_path):
     arguments = ["--steps", "0", "--rows", "16", "--lengths", "64", "--output", str(tmp_path / "out")]
     done = subprocess.run(

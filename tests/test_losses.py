@@ -151,6 +151,7 @@ def outcome(file, directory, **loss):
     return scores["per_class"]["rare"]["recall"]["value"], float(said.max(axis=1).mean())
 
 
+@pytest.mark.slow
 def test_what_each_loss_does_on_an_unbalanced_set(unbalanced, tmp_path):
     plain = outcome(unbalanced, tmp_path)
     balanced = outcome(unbalanced, tmp_path, class_weights="balanced")

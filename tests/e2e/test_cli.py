@@ -194,3 +194,19 @@ def test_overrides_are_pairs_or_equations():
     assert parse_overrides(["--a.b", "1", "--c=2", "--d", "-3"]) == [("a.b", "1"), ("c", "2"), ("d", "-3")]
     with pytest.raises(UserError):
         parse_overrides(["a"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data.train_file", "mine.csv"], "data.train_file is each recipe's own"),
+        (["--model.dropout", "0.2"], "model.dropout is each recipe's own"),
+        (["--training.learning_rat", "1"], "did you mean training.learning_rate?"),
+    ],
+)
+def test_what_the_quickstart_does_not_take_is_refused_before_any_training(
+    tmp_path, monkeypatch, capsys, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    assert message in fails(capsys, "quickstart", *arguments)
+    assert not (tmp_path / "runs").exists()

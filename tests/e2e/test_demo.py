@@ -63,6 +63,7 @@ def served(command, directory):
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_the_readmes_demo_shows_the_quickstarts_runs(tmp_path, monkeypatch, capsys):
     plain, full = commands()
     assert plain == ["finetune", "demo"]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from reviews import write_csv
 
 from finetune.cli import main
@@ -32,6 +33,7 @@ def digest(run):
     return hashlib.sha256((run / "model" / "model.safetensors").read_bytes()).hexdigest()
 
 
+@pytest.mark.slow
 def test_every_launcher_gives_the_same_weights(tmp_path, monkeypatch):
     write_csv(tmp_path / "reviews.csv", 300)
     (tmp_path / "launched.yaml").write_text(RECIPE, encoding="utf-8")

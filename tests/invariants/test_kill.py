@@ -3,13 +3,13 @@
 import kill_loop
 import pytest
 
-SHORT = ("encoder", "two-processes")
+SHORT = ("encoder",)
 # Left to `python tests/invariants/kill_loop.py`, for CI's time: they differ from what is here by the cell or the
 # number of processes alone, or are two options each of which is here with the other left out, or are resumed in process
-# by tests/training/test_resume.py.
+# by tests/training/test_resume.py. Two processes are killed and resumed by test_faults.py.
 BY_HAND = (
     *("rnn", "lstm", "gru", "bilstm-stacked", "bigru-max", "rate", "multi-label", "two-processes-multi-label"),
-    *("workers", "sgd", "adafactor", "layerwise"),
+    *("workers", "sgd", "adafactor", "layerwise", "sampling", "decoder", "two-processes"),
     *("two-processes-masked", "two-processes-lora", "two-processes-adaptive", "two-processes-accumulation"),
     *("two-processes-stream", "accumulation", "bf16"),
 )
