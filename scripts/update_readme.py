@@ -9,6 +9,8 @@ python scripts/update_readme.py transfer-nsmc finetune/models/embedded/mini-bert
 python scripts/update_readme.py transfer-nsmc3 finetune/models/embedded/mini-bert-ko/pretraining/transfer-nsmc3.json
 python scripts/update_readme.py curve-writers finetune/models/embedded/mini-gpt-ko/pretraining/curve-nsmc.json
 python scripts/update_readme.py word-vectors finetune/models/embedded/mini-bert-ko/pretraining/ablation-vectors.json
+python scripts/update_readme.py noise finetune/models/embedded/mini-bert-ko/pretraining/ablation-noise-nsmc.json
+python scripts/update_readme.py under-noise reports/noise-inspect/inspection.md "Under noise"
 python scripts/update_readme.py ways finetune/models/embedded/mini-bert-ko/pretraining/ablation-nsmc.json
 python scripts/update_readme.py ways-encoder-reviews \
     finetune/models/embedded/mini-bert-ko/pretraining/ablation-encoder-reviews-ko.json

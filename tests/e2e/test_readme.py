@@ -138,6 +138,7 @@ def test_its_curves_are_what_the_files_say(block, model, study):
     [
         ("word-vectors", "vectors"),
         ("ways", "nsmc"),
+        ("noise", "noise-nsmc"),
         ("ways-encoder-reviews", "encoder-reviews-ko"),
         ("ways-from-scratch-reviews", "from-scratch-reviews-ko"),
     ],
