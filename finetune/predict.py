@@ -120,9 +120,14 @@ class Classifier:
         Raises:
             UserError: the model does not end in a linear layer.
         """
-        found = self._read(texts, FeatureReader(self.model))
+        found = self._read(texts, self._feature_reader)
         width = len(self.labels)
         return found[:, :width], found[:, width:]
+
+    @cached_property
+    def _feature_reader(self) -> FeatureReader:
+        """One for all calls: it listens to the model for as long as that lives."""
+        return FeatureReader(self.model)
 
     def _parted(self, found: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
         return (found, None) if self.novelty is None else (found[:, :-1], found[:, -1])
