@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
+import yaml
+
 from finetune.cell import train_cell
 from finetune.errors import UserError
 from finetune.recipe import Recipe, last_part, load_recipe, read_yaml_file
@@ -50,9 +52,7 @@ def load_variants(
                 recipe = load_recipe(tree["recipe"], [*common, *overrides, *own])
             except UserError as error:
                 raise UserError(f"{file}: variant {variant}: {error}") from None
-            # A place of this machine says nothing to whoever reads the table.
-            shown = {key: _without_places(value) for key, value in own}
-            found.append((Variant(variant, shown), recipe))
+            found.append((Variant(variant, _shown(own), recipe.name, _shown([*common, *overrides])), recipe))
         gains += _gains(file, tree.get("gains") or [])
     return found, gains
 
@@ -68,12 +68,17 @@ def _written(value: object) -> str:
     return value if isinstance(value, str) else "null" if value is None else json.dumps(value, ensure_ascii=False)
 
 
+def _shown(changes: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """The last change of each field, for whoever reads the table: the data have an account of their own."""
+    return {key: _without_places(value) for key, value in changes if key.partition(".")[0] != "data"}
+
+
 def _without_places(written: str) -> str:
-    """A value as it is typed, with the last part alone of every path in it."""
+    """A value as it is typed, with the last part alone of every path in it, which says nothing on another machine."""
     if not written.startswith("{"):
         return last_part(written)
     return json.dumps(
-        {key: last_part(value) if isinstance(value, str) else value for key, value in json.loads(written).items()},
+        {key: last_part(value) if isinstance(value, str) else value for key, value in yaml.safe_load(written).items()},
         ensure_ascii=False,
     )
 

@@ -27,10 +27,12 @@ from finetune.significance import CONFIDENCE, SAMPLES
 
 @dataclass(frozen=True)
 class Variant:
-    """A name, and the fields that it changes in the recipe, as they would be typed."""
+    """A name, the fields that it changes in the recipe, as they would be typed, and those changed for its likes too."""
 
     name: str
     changes: Mapping[str, str]
+    recipe: str
+    common: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ def summarize_ablation(
             }
             for i, variant in enumerate(variants)
         },
+        "bases": _bases(variants),
         "gains": [
             _gain(gain, name, places, means, draws)
             for gain in gains
@@ -90,6 +93,18 @@ def summarize_ablation(
             if {gain.start, gain.end, name} <= places.keys()
         ],
     }
+
+
+def _bases(variants: Sequence[Variant]) -> list[dict[str, Any]]:
+    """The recipes that were varied, each with what was changed in all of its variants, and these."""
+    bases: list[dict[str, Any]] = []
+    for variant in variants:
+        base = {"recipe": variant.recipe, "common": dict(variant.common)}
+        found = next((one for one in bases if base.items() <= one.items()), None)
+        if found is None:
+            bases.append(found := {**base, "variants": []})
+        found["variants"].append(variant.name)
+    return bases
 
 
 def _cost(runs: Sequence[RunDirectory]) -> dict[str, Any]:
@@ -133,17 +148,30 @@ def ablation_markdown(summary: Mapping[str, Any]) -> str:
         "| :--- | :--- | ---: | ---: | ---: | ---: |",
     ]
     for name, entry in summary["variants"].items():
-        changes = ", ".join(f"`{field} {value}`" for field, value in entry["changes"].items())
+        changes = _changed(entry["changes"])
         difference = "" if name == first else show_interval(measure, entry["difference"], sign="+")
         lines.append(
             f"| {name} | {changes} | {entry['trainable_parameters']:,} of {entry['parameters']:,} | "
             f"{duration(median(entry['training_seconds']))} | {show_interval(measure, entry[measure.metric])} | "
             f"{difference} |"
         )
-    lines += ["", _account(summary, measure)]
+    # Tables of earlier versions do not say.
+    bases = [_base(base, len(summary["bases"]) == 1) for base in summary.get("bases", ())]
+    lines += ["", " ".join([*bases, _account(summary, measure)])]
     if summary["gains"]:
         lines += ["", *(f"- {_told(gain, measure)}" for gain in summary["gains"])]
     return "\n".join([*lines, ""])
+
+
+def _changed(fields: Mapping[str, str]) -> str:
+    return ", ".join(f"`{field} {value}`" for field, value in fields.items())
+
+
+def _base(base: Mapping[str, Any], is_only: bool) -> str:
+    """What several variants have in common."""
+    which = "All are" if is_only else f"{', '.join(base['variants'])}:"
+    common = f", with {_changed(base['common'])}" if base["common"] else ""
+    return f"{which} {base['recipe']}{common}."
 
 
 def _account(summary: Mapping[str, Any], measure: Measure) -> str:

@@ -53,6 +53,10 @@ def working_directory(folder, monkeypatch):
 def test_the_table_says_what_the_runs_scored_and_cost(folder):
     summary = json.loads((folder / "study" / "ablation.json").read_text(encoding="utf-8"))
     assert list(summary["variants"]) == ["none", "gru", "bag"]
+    common = {"model.embedding_size": "8"}
+    assert summary["bases"] == [{"recipe": "gru", "common": common, "variants": ["none", "gru", "bag"]}]
+    page = (folder / "study" / "ablation.md").read_text(encoding="utf-8")
+    assert "\n\nAll are gru, with `model.embedding_size 8`. Means over 2 seed(s)" in page
     for name, entry in summary["variants"].items():
         for seed, accuracy in enumerate(entry["by_seed"]):
             run = folder / "study" / "runs" / f"{name}-seed{seed}"
