@@ -17,6 +17,7 @@ python scripts/update_readme.py ways-encoder-reviews \
 python scripts/update_readme.py ways-from-scratch-reviews \
     finetune/models/embedded/mini-bert-ko/pretraining/ablation-from-scratch-reviews-ko.json
 python scripts/update_readme.py control reports/control/control.md
+python scripts/update_readme.py control-nsmc reports/control-nsmc/control.md
 python scripts/update_readme.py dates reports/dates/comparison.md "What they wrote"
 python scripts/update_readme.py chatbot reports/chatbot/comparison.md "What they wrote"
 python scripts/update_readme.py novelty reports/novelty/novelty.md
