@@ -265,8 +265,9 @@ def _parser() -> argparse.ArgumentParser:
         help="a recipe and its variants, each with several seeds, as one table",
         usage="finetune ablate VARIANTS [VARIANTS ...] --output DIR [--seeds N] [--FIELD VALUE ...]",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="VARIANTS is encoder, from-scratch, or a YAML file such as they are: a `recipe`, and under `variants`\n"
-        "by name the fields that each changes. Each is held against the first. The same command goes on after a kill.",
+        epilog="VARIANTS is encoder, from-scratch, noise, or a YAML file such as they are: a `recipe`, and under\n"
+        "`variants` by name the fields that each changes. Each is held against the first. The same command goes on\n"
+        "after a kill.",
     )
     command.add_argument("variants", nargs="+", metavar="VARIANTS", help="files of variants, or shipped ones' names")
     command.add_argument("--seeds", default="3", metavar="N", help="runs of each variant")

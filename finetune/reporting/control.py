@@ -62,7 +62,8 @@ def words(content: Content) -> str:
     return (
         f"{content['samples']:,} texts of each label, drawn with seed {content['seed']}. What a text says is "
         f"{content['classifier']}'s word, which was trained on other texts and errs as often as it does on test texts: "
-        "that share is what writing could reach, and a writer may also learn what pleases a classifier. New runs of "
+        "that share is what people's own texts reach, and a writer that keeps to plain cases, or learns what pleases a "
+        "classifier, can lie above it. New runs of "
         "four are those of four words (of East Asian scripts, characters) that no training text has. Shares with "
         "Wilson's 95 % intervals, which speak of these draws, not of other training seeds."
     )

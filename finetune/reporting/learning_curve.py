@@ -203,7 +203,8 @@ def _standing(summary: Mapping[str, Any], measure: Measure, entry: Mapping[str, 
             loses = "is" if parts else "loses: it is"
             parts.append(f"{loses} {show_interval(measure, lag)} {measure.unit} behind {of_rival}")
         else:
-            parts.append(f"is not told apart from {of_rival}: {show_interval(measure, lead, sign='+')} {measure.unit}")
+            # With the sign of the table.
+            parts.append(f"is not told apart from {of_rival}: {show_interval(measure, gap, sign='+')} {measure.unit}")
     return f"{entry['size']:,} rows: {first} {'; it '.join(parts)}."
 
 

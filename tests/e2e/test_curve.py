@@ -226,7 +226,7 @@ def test_the_words_say_who_is_ahead_and_who_loses(folder):
     bits = said("generate", "bits_per_byte", [0.04, -0.04, 0.005])
     assert "- 1 rows: a loses: it is 0.040 [0.030, 0.050] bits per byte behind b." in bits
     assert "- 2 rows: a is 0.040 [0.030, 0.050] bits per byte ahead of b." in bits
-    assert "- 3 rows: a is not told apart from b: -0.005 [-0.015, +0.005] bits per byte." in bits
+    assert "- 3 rows: a is not told apart from b: +0.005 [-0.005, +0.015] bits per byte." in bits
     assert "less is better" in bits
     assert "less is better" not in accuracy
 
