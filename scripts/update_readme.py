@@ -19,6 +19,7 @@ python scripts/update_readme.py ways-from-scratch-reviews \
 python scripts/update_readme.py control reports/control/control.md
 python scripts/update_readme.py control-nsmc reports/control-nsmc/control.md
 python scripts/update_readme.py dates reports/dates/comparison.md "What they wrote"
+python scripts/update_readme.py sums reports/sums/comparison.md "What they wrote"
 python scripts/update_readme.py chatbot reports/chatbot/comparison.md "What they wrote"
 python scripts/update_readme.py novelty reports/novelty/novelty.md
 python scripts/update_readme.py wikitext runs/wikitext2-lstm
